@@ -1,0 +1,46 @@
+# Two commands on a fresh machine: `make train` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+DATA   ?= data
+bin    := $(VENV)/bin
+
+.PHONY: help install train generate test test-fast lint format clean
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+# torch goes in first and alone: deepspeed's build imports it.
+$(VENV)/.installed: requirements/requirements.txt requirements/requirements-torch.txt requirements/requirements-tensorboard.txt
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/pip install --quiet --disable-pip-version-check -r requirements/requirements-torch.txt
+	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt
+	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.installed  ## create .venv with everything a run needs
+
+# Without a GPU: 2 local processes. With GPUs: all of them.
+processes = $(shell $(bin)/python -c "from megatron.launcher.devices import count_accelerators as count; print(count() or 2)")
+
+train: $(VENV)/.installed  ## train the default model on the standard library's source; continues where it stopped
+	$(bin)/python prepare_data.py python_stdlib -d $(DATA)
+	$(bin)/python deepy.py train.py configs/python_10M.yml configs/local_setup.yml num_gpus=$(processes)
+	$(bin)/python deepy.py generate.py configs/python_10M.yml configs/local_setup.yml configs/text_generation.yml
+
+test: $(VENV)/.installed-dev  ## run the whole test suite
+	$(bin)/python -m pytest -m "not gpu"
+
+lint: $(VENV)/.installed-dev  ## ruff, mypy (strict), import contracts
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+format: $(VENV)/.installed-dev  ## rewrite the code as `make lint` wants it
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+clean:           ## remove the environment, data and runs of `make train`
+	rm -rf $(VENV) $(DATA) runs

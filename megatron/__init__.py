@@ -1,0 +1,1 @@
+"""Train large language models from a config file: configuration, launcher, data, model, engine, training loop, generation."""

@@ -1,0 +1,120 @@
+"""The menu: every name a config may choose, and where its code lives. Adding a component is adding its file and one line here."""
+
+from __future__ import annotations
+
+from megatron.registry import Entry, Registry
+
+ATTENTION = Registry(
+    "attention type",
+    {
+        "global": "megatron.model.attention.global_attention:GlobalAttention",
+        "flash": "megatron.model.attention.flash:FlashAttention",
+    },
+)
+
+NORMS = Registry(
+    "norm",
+    {
+        "layernorm": "megatron.model.norms.layernorm:LayerNorm",
+        "rmsnorm": "megatron.model.norms.rmsnorm:RMSNorm",
+        "non_parametric_layernorm": "megatron.model.norms.non_parametric:NonParametricLayerNorm",
+        "scalenorm": "megatron.model.norms.scalenorm:ScaleNorm",
+    },
+)
+
+POSITIONS = Registry(
+    "position embedding",
+    {
+        "learned": "megatron.model.positions.learned:LearnedPositions",
+        "rotary": "megatron.model.positions.rotary:RotaryPositions",
+        "none": "megatron.model.positions.none:NoPositions",
+    },
+)
+
+ACTIVATIONS = Registry(
+    "activation",
+    {
+        "gelu": "megatron.model.activations:gelu",
+        "relu": "megatron.model.activations:relu",
+        "softsign": "megatron.model.activations:softsign",
+        "swish": "megatron.model.activations:silu",
+        "silu": "megatron.model.activations:silu",
+        "mish": "megatron.model.activations:mish",
+        "geglu": "megatron.model.activations:gelu",
+        "reglu": "megatron.model.activations:relu",
+        "swiglu": "megatron.model.activations:silu",
+        "bilinear": "megatron.model.activations:identity",
+        "glu": "megatron.model.activations:sigmoid",
+    },
+)
+GATED_ACTIVATIONS = frozenset({"geglu", "reglu", "swiglu", "bilinear", "glu"})
+
+INIT_METHODS = Registry(
+    "init method",
+    {
+        "normal": "megatron.model.init_methods:build_normal",
+        "scaled_normal": "megatron.model.init_methods:build_scaled_normal",
+        "single_residual_scaled_normal": "megatron.model.init_methods:build_single_residual_scaled_normal",
+        "orthogonal": "megatron.model.init_methods:build_orthogonal",
+        "scaled_orthogonal": "megatron.model.init_methods:build_scaled_orthogonal",
+        "xavier_uniform": "megatron.model.init_methods:build_xavier_uniform",
+        "xavier_normal": "megatron.model.init_methods:build_xavier_normal",
+        "wang_init": "megatron.model.init_methods:build_wang_init",
+        "small_init": "megatron.model.init_methods:build_small_init",
+    },
+)
+
+OPTIMIZERS = Registry(
+    "optimizer",
+    {
+        "adam": "megatron.optim.adam:build_adam",
+        "adamw": "megatron.optim.adam:build_adam",
+    },
+)
+
+LR_SCHEDULES = Registry(
+    "lr decay style",
+    {
+        "constant": "megatron.optim.lr_schedules:constant",
+        "linear": "megatron.optim.lr_schedules:linear",
+        "cosine": "megatron.optim.lr_schedules:cosine",
+        "exponential": "megatron.optim.lr_schedules:exponential",
+    },
+)
+
+TOKENIZERS = Registry(
+    "tokenizer",
+    {
+        "HFTokenizer": "megatron.tokenizer.hf:HFTokenizer",
+        "CharLevelTokenizer": "megatron.tokenizer.char_level:CharLevelTokenizer",
+    },
+)
+
+CORPORA = Registry(
+    "corpus",
+    {
+        "python_stdlib": "megatron.data.corpora.python_stdlib:PythonStandardLibrary",
+    },
+)
+
+LAUNCHERS = Registry(
+    "launcher",
+    {
+        "local": "megatron.launcher.local:LocalLauncher",
+    },
+)
+
+OBJECTIVES = Registry(
+    "training objective",
+    {
+        "normal": "megatron.training.objectives.next_token:NextTokenObjective",
+    },
+)
+
+WRITERS = Registry(
+    "metric writer",
+    {
+        "jsonl": "megatron.monitor.writers.jsonl:JsonlWriter",
+        "tensorboard": Entry("megatron.monitor.writers.tensorboard:TensorBoardWriter", "requirements-tensorboard.txt"),
+    },
+)

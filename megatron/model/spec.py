@@ -1,0 +1,43 @@
+"""A layer as data: which number it has, how to build it, and what it shares with another layer.
+
+One list of specs is the model. The sequential executor and the pipeline executor run the same list, and parameter names
+(`"{number}.{name in the layer}"`) come from it, so both have the same names as existing GPT-NeoX checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from megatron.mpu.groups import SINGLE, Group
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """Everything a layer needs at construction that is not the architecture."""
+
+    tensor_group: Group = SINGLE
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of the model.
+
+    number: its number in GPT-NeoX checkpoints (0 embedding, 2.. blocks, L+3 final norm, L+4 head); name: its kind, which
+    `pipe_partition_method: type:REGEX` matches; build: makes the module; tied_to: number of an earlier layer with which it shares
+    the parameter `tied_parameter` (a path such as `word_embeddings.weight`, the same in both modules).
+
+    Every built module maps `(tokens [b, s], position_ids [b, s], cache)` (the embedding) or a `Stream` (all others) to a
+    `Stream`, the head to logits.
+    """
+
+    number: int
+    name: str
+    build: Callable[[BuildContext], nn.Module]
+    tied_to: int | None = None
+    tied_parameter: str = ""

@@ -1,0 +1,45 @@
+"""`<log_dir>/metrics.jsonl`: one JSON object a line, the record every other view of a run can be made from.
+
+A resumed run appends; lines of iterations that are trained again are superseded by the later line with the same iteration.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from megatron.neox_arguments.monitoring import MonitoringArgs
+
+
+class JsonlWriter:
+    """Appends records to `<log_dir>/metrics.jsonl`, flushed line by line so that a killed run keeps every finished step."""
+
+    def __init__(self, args: MonitoringArgs) -> None:
+        self.path = Path(args.log_dir or "logs") / "metrics.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _end_last_line(self.path)
+        self._file = self.path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, iteration: int, record: Mapping[str, object]) -> None:
+        line = {"iteration": iteration, **{key: _finite(value) for key, value in record.items()}}
+        self._file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _finite(value: object) -> object:
+    # JSON has no NaN or infinity; a string keeps the fact and stays readable by every parser.
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _end_last_line(path: Path) -> None:
+    """A run killed while writing leaves half a line: end it, so that it cannot swallow the next record."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, 2)
+        if file.read(1) != b"\n":
+            file.write(b"\n")

@@ -1,0 +1,66 @@
+"""Process groups as values: a layer is handed the group it communicates in, and a group of one needs no process group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.distributed as dist
+
+from megatron.mpu.topology import Topology
+
+
+@dataclass(frozen=True)
+class Group:
+    """A set of ranks that communicate: this process is number `rank` of `size`; `ranks` are their global ranks in order.
+
+    `handle` is None exactly when `size` is 1: every collective is then the identity.
+    """
+
+    rank: int = 0
+    size: int = 1
+    ranks: tuple[int, ...] = (0,)
+    handle: dist.ProcessGroup | None = None
+
+
+SINGLE = Group()
+
+
+@dataclass(frozen=True)
+class ProcessGroups:
+    """The groups this process belongs to. `model` spans the pipeline and tensor ranks of one data-parallel replica."""
+
+    topology: Topology
+    rank: int = 0
+    tensor: Group = SINGLE
+    data: Group = SINGLE
+    pipe: Group = SINGLE
+    model: Group = SINGLE
+    world: Group = SINGLE
+
+
+def single_process_groups() -> ProcessGroups:
+    """The groups of a world of one process."""
+    return ProcessGroups(topology=Topology())
+
+
+def build_process_groups(topology: Topology) -> ProcessGroups:
+    """Create every group of `topology` (collective: all ranks call it) and return those this process is in.
+
+    Needs an initialised torch.distributed unless the world is one process.
+    """
+    if topology.world_size == 1:
+        return single_process_groups()
+    rank = dist.get_rank()
+    groups = {axis: _build_axis(topology, axis, rank) for axis in ("tensor", "data", "pipe", "model")}
+    world = Group(rank, topology.world_size, tuple(range(topology.world_size)), dist.group.WORLD)
+    return ProcessGroups(topology=topology, rank=rank, world=world, **groups)
+
+
+def _build_axis(topology: Topology, axis: str, rank: int) -> Group:
+    mine = SINGLE
+    for ranks in topology.group_ranks(axis):
+        # new_group is collective: every process must create every group, in the same order.
+        handle = dist.new_group(list(ranks)) if len(ranks) > 1 else None
+        if rank in ranks:
+            mine = Group(ranks.index(rank), len(ranks), ranks, handle)
+    return mine

@@ -1,0 +1,34 @@
+"""Settings every test shares: one thread in the parent (forked ranks must not inherit a thread pool), no network."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Path:
+    """Folder of values computed with the original GPT-NeoX; tests that need it are skipped where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "oracle"
+    if not folder.is_dir():
+        pytest.skip("the oracle folder is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Folder of reference facts (config keys, model zoo); tests that need it are skipped where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("the reference folder is not here")
+    return folder
