@@ -1,0 +1,183 @@
+"""From the configuration to the train, validation and test datasets: one split dataset, or a blend of several for each part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from megatron.data.blendable_dataset import build_blendable_dataset
+from megatron.data.gpt_dataset import SampleDataset, build_gpt_dataset
+from megatron.data.index_maps import samples_in_epochs
+from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.splits import PARTS, split_documents
+from megatron.errors import DataError
+from megatron.mpu.collectives import barrier
+from megatron.mpu.groups import SINGLE, Group
+
+if TYPE_CHECKING:
+    from megatron.neox_arguments import NeoXArgs
+
+# Each dataset of a blend is built a little longer than its share, as GPT-NeoX does: its length decides the order of its samples.
+BLEND_MARGIN = 1.005
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The datasets of a run. None where no samples are wanted, or the part holds no documents."""
+
+    train: SampleDataset | None
+    valid: SampleDataset | None
+    test: SampleDataset | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Some documents of an indexed dataset, which count `weight` in a blend (in any unit)."""
+
+    dataset: IndexedDataset
+    documents: range
+    weight: float = 1.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in these documents."""
+        return int(self.dataset.sizes[self.documents.start : self.documents.stop].sum(dtype=np.int64))
+
+
+def build_datasets(
+    args: NeoXArgs, *, train_samples: int, valid_samples: int, test_samples: int, world: Group = SINGLE
+) -> Datasets:
+    """Datasets of at least the given numbers of samples, by `data_path` and `split` or by `train_data_paths` and so on.
+
+    Collective over `world`: its first rank builds the index caches, the others then find them. A part without documents is None,
+    but training needs some. Raises DataError when a dataset is missing, damaged or empty, or weights do not fit.
+    """
+    wanted = {"train": train_samples, "valid": valid_samples, "test": test_samples}
+    if world.rank > 0:
+        barrier(world)
+    sources = open_sources(args)
+    built = {part: _build_part(args, part, sources[part], wanted[part]) for part in PARTS}
+    if world.rank == 0:
+        barrier(world)
+    if built["train"] is None and train_samples:
+        raise DataError(_no_documents_sentence(args))
+    return Datasets(**built)
+
+
+def iterations_for_epochs(args: NeoXArgs, *, epochs: int, global_batch: int) -> int:
+    """How many whole global batches `epochs` passes over the training documents give.
+
+    In a blend an epoch is as many tokens as all its datasets hold together, whatever the weights.
+    Raises DataError when that is not even one batch.
+    """
+    tokens = sum(source.tokens for source in open_sources(args)["train"])
+    samples = samples_in_epochs(epochs, tokens_per_epoch=tokens, seq_length=args.seq_length)
+    if samples < global_batch:
+        raise DataError(
+            f'"train_epochs" is {epochs}: the training data ({tokens} tokens) gives {max(samples, 0)} samples of {args.seq_length} '
+            f"tokens, fewer than one batch of {global_batch}. Lower train_batch_size or seq_length, or train for more epochs."
+        )
+    return samples // global_batch
+
+
+def open_sources(args: NeoXArgs) -> dict[str, list[Source]]:
+    """What each part ("train", "valid", "test") is read from, weights resolved. Raises DataError for missing or damaged files."""
+    if args.data_path:
+        dataset = _open(args, args.data_path)
+        return {
+            part: [Source(dataset, documents)] for part, documents in split_documents(args.split, len(dataset)).items()
+        }
+    if not args.train_data_paths:
+        raise DataError(
+            'neither "data_path" nor "train_data_paths" is set: there is nothing to train on. Set one of them.'
+        )
+    paths = {"train": args.train_data_paths, "valid": args.valid_data_paths, "test": args.test_data_paths}
+    weights = {"train": args.train_data_weights, "valid": args.valid_data_weights, "test": args.test_data_weights}
+    return {part: _weighted_sources(args, part, paths[part] or (), weights[part]) for part in PARTS}
+
+
+def weights_by_documents(documents: Sequence[int], *, alpha: float) -> list[float]:
+    """Weights proportional to p^alpha * (1 - p), where p is a dataset's share of all documents; one dataset has weight 1.
+
+    alpha < 1 favours small datasets. Like GPT-NeoX, the second factor takes the share before it is raised to alpha.
+    """
+    if len(documents) == 1:
+        return [1.0]
+    total = sum(documents)
+    if not total:
+        raise DataError('"weight_by_num_documents" is on, but the datasets hold no documents at all.')
+    shares = [count / total for count in documents]
+    raised = _normalised([share**alpha for share in shares])
+    return _normalised([probability * (1 - share) for probability, share in zip(raised, shares, strict=True)])
+
+
+def _weighted_sources(args: NeoXArgs, part: str, paths: Sequence[str], weights: Sequence[float] | None) -> list[Source]:
+    """The datasets of a part, without those of weight 0."""
+    datasets = [_open(args, path) for path in paths]
+    if args.weight_by_num_documents and datasets:
+        weights = weights_by_documents([len(dataset) for dataset in datasets], alpha=args.weighted_sampler_alpha)
+    weights = [1.0] * len(datasets) if weights is None else weights
+    if len(weights) != len(datasets):
+        raise DataError(
+            f'"{part}_data_weights" has {len(weights)} numbers for {len(datasets)} "{part}_data_paths": give one for each.'
+        )
+    if datasets and (min(weights) < 0 or not math.isfinite(sum(weights)) or sum(weights) == 0):
+        raise DataError(f'"{part}_data_weights" is {list(weights)}: weights must not be negative, and not all 0.')
+    return [
+        Source(dataset, range(len(dataset)), weight)
+        for dataset, weight in zip(datasets, weights, strict=True)
+        if weight > 0
+    ]
+
+
+def _build_part(args: NeoXArgs, part: str, sources: Sequence[Source], num_samples: int) -> SampleDataset | None:
+    if num_samples == 0 or not any(source.documents for source in sources):
+        return None
+    if args.data_path:
+        return _build_source(args, part, sources[0], num_samples)
+    weights = _normalised([source.weight for source in sources])
+    datasets = [
+        _build_source(args, f"{part}_{number}", source, math.ceil(num_samples * weight * BLEND_MARGIN))
+        for number, (source, weight) in enumerate(zip(sources, weights, strict=True))
+    ]
+    if len(datasets) == 1:
+        return datasets[0]
+    beside = sources[0].dataset.prefix
+    return build_blendable_dataset(datasets, weights, num_samples=num_samples, part=part, beside=beside)
+
+
+def _build_source(args: NeoXArgs, part: str, source: Source, num_samples: int) -> SampleDataset:
+    return build_gpt_dataset(
+        source.dataset,
+        source.documents,
+        part=part,
+        seq_length=args.seq_length,
+        num_samples=num_samples,
+        seed=args.seed,
+    )
+
+
+def _open(args: NeoXArgs, path: str) -> IndexedDataset:
+    dataset = IndexedDataset(path)
+    if args.mmap_warmup:
+        dataset.warm_up()
+    return dataset
+
+
+def _normalised(weights: Sequence[float]) -> list[float]:
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def _no_documents_sentence(args: NeoXArgs) -> str:
+    if not args.data_path:
+        return '"train_data_paths" names datasets without a single document: tokenise the data again.'
+    documents = len(IndexedDataset(args.data_path))
+    return (
+        f'"split" is "{args.split}" and {args.data_path} has {documents} documents: that leaves none for training. '
+        "Give the first number of split a larger share, or use more data."
+    )

@@ -1,0 +1,72 @@
+"""Packed samples for next-token prediction: `dataset[i]` is `seq_length + 1` consecutive tokens, whatever documents they cross."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron.data.index_cache import StoredArrays
+from megatron.data.index_maps import load_or_build_index_maps
+from megatron.data.indexed_dataset import IndexedDataset
+
+
+class SampleDataset(Protocol):
+    """What loaders and blends need of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> NDArray[np.int64]:
+        """Sample i: int64 [seq_length + 1]. Raises IndexError outside the dataset."""
+        ...
+
+    def source_of(self, i: int) -> str:
+        """Where sample i comes from, for messages."""
+        ...
+
+
+class GPTDataset:
+    """The samples of some documents of an indexed dataset, in the order given by index maps (see index_maps.py)."""
+
+    def __init__(self, dataset: IndexedDataset, maps: StoredArrays, *, seq_length: int) -> None:
+        self.dataset = dataset
+        self.maps = maps
+        self.seq_length = seq_length
+
+    def __len__(self) -> int:
+        return len(self.maps["shuffle"])
+
+    def __getitem__(self, i: int) -> NDArray[np.int64]:
+        """Sample i: int64 [seq_length + 1]. Raises IndexError outside the dataset."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of a dataset of {len(self)}")
+        sample = int(self.maps["shuffle"][i])
+        (position, offset), (last_position, last_offset) = self.maps["samples"][sample : sample + 2].tolist()
+        tokens = np.empty(self.seq_length + 1, dtype=np.int64)
+        filled = 0
+        while position < last_position:
+            piece = self.dataset.get(int(self.maps["documents"][position]), offset)
+            tokens[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            position, offset = position + 1, 0
+        length = last_offset + 1 - offset
+        tokens[filled:] = self.dataset.get(int(self.maps["documents"][position]), offset, length)
+        return tokens
+
+    def source_of(self, i: int) -> str:
+        """The dataset's path."""
+        return str(self.dataset.prefix)
+
+
+def build_gpt_dataset(
+    dataset: IndexedDataset, documents: range, *, part: str, seq_length: int, num_samples: int, seed: int
+) -> GPTDataset:
+    """At least `num_samples` packed samples of `documents`, repeating them for as many epochs as that takes.
+
+    `part` ("train", "valid_2", ...) only names the cache files. Raises DataError when the documents hold no tokens.
+    """
+    maps = load_or_build_index_maps(
+        dataset, documents, part=part, seq_length=seq_length, num_samples=num_samples, seed=seed
+    )
+    return GPTDataset(dataset, maps, seq_length=seq_length)

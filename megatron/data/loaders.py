@@ -1,0 +1,190 @@
+"""From a dataset to the micro-batches of each step, on the device, read ahead by worker processes.
+
+Of the ranks that need a batch only the first of each tensor-parallel group reads it; the others receive it. What step k contains
+follows from k alone (samplers.py), so a run resumes by giving `start_step`, and nothing else has to be saved.
+
+Shapes: `b` micro-batch, `s` sequence length, `g` micro-batches in a step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from megatron.data.batch import Batch
+from megatron.data.gpt_dataset import SampleDataset
+from megatron.data.samplers import BatchPlan, samples_of_step
+from megatron.data.worker_signals import keep_child_handler, obey_owner_only
+from megatron.errors import DataError
+from megatron.mpu.broadcast import broadcast_tensors
+from megatron.mpu.groups import SINGLE, Group
+
+
+class StepLoader:
+    """Iterating gives, for steps `start_step`, `start_step + 1`, ..., the list of this rank's micro-batches (or None, see below).
+
+    Every `iter` starts over at `start_step`, so an evaluation loader yields the same batches each time; only the newest iterator
+    may be used. All ranks of a tensor-parallel group must iterate together.
+    """
+
+    def __init__(
+        self,
+        dataset: SampleDataset,
+        plan: BatchPlan,
+        *,
+        vocab_size: int,
+        device: torch.device | str = "cpu",
+        start_step: int = 0,
+        steps: int | None = None,
+        wrap: bool = False,
+        eod_token: int | None = None,
+        num_workers: int = 0,
+        tensor_group: Group = SINGLE,
+        reads_data: bool = True,
+    ) -> None:
+        """
+        vocab_size: token ids must be below it. steps: how many steps to yield, as many as the dataset has when None.
+        wrap: begin again at sample 0 after the last one, instead of raising DataError. eod_token: when given, positions whose input
+        is this token do not count in the loss. num_workers: processes that read ahead; 0 reads in this process.
+        reads_data: whether this rank's pipeline stage needs batches; otherwise None is yielded for every step, without any reading.
+        """
+        self.plan = plan
+        self._dataset = dataset
+        self._vocab_size = vocab_size
+        self._device = torch.device(device)
+        self._eod_token = eod_token
+        self._tensor_group = tensor_group
+        self._reads_data = reads_data
+        self._steps = _StepRange(start_step, steps, available=None if wrap else len(dataset) // plan.global_batch)
+        self._loader = self._build_loader(num_workers) if reads_data and tensor_group.rank == 0 else None
+
+    def __iter__(self) -> Iterator[list[Batch] | None]:
+        texts = self._read()
+        for step in self._steps:
+            text = next(texts)
+            if text is not None:
+                self._check_tokens(text, step)
+            yield self._batches(text) if self._reads_data else None
+        if self._steps.fell_short:
+            raise DataError(
+                f"the dataset has {len(self._dataset)} samples, {self._steps.available} batches of {self.plan.global_batch}, "
+                "and the run asks for more: build it with more samples."
+            )
+
+    def _build_loader(self, num_workers: int) -> DataLoader[Any]:
+        return DataLoader(
+            self._dataset,  # type: ignore[arg-type]  # DataLoader needs only __len__ and __getitem__
+            batch_sampler=_StepSamples(self._steps, self.plan, len(self._dataset)),  # type: ignore[arg-type]
+            collate_fn=_stack,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=obey_owner_only,
+            pin_memory=self._device.type == "cuda",
+            # The default would draw a seed from the global generator, and so change the run.
+            generator=torch.Generator(),
+        )
+
+    def _read(self) -> Iterator[Tensor | None]:
+        """The text of each step, int64 [g * b, s + 1] on the CPU, on ranks that read; None on others."""
+        if self._loader is None:
+            yield from itertools.repeat(None)
+            return
+        with keep_child_handler():
+            texts = iter(self._loader)
+        while True:
+            try:
+                text = next(texts, None)
+            except (RuntimeError, OSError, EOFError) as error:
+                if not (self._loader.num_workers and _is_death_of_worker(error)):
+                    raise
+                raise DataError(
+                    f"a process that reads data has died ({error}): the machine may be out of memory or of shared memory (/dev/shm). "
+                    'Lower "num_workers", or set it to 0 to read in the training process.'
+                ) from error
+            if text is None:
+                return
+            yield text
+
+    def _batches(self, text: Tensor | None) -> list[Batch]:
+        """Give the text [g * b, s + 1] to the tensor-parallel group and cut it into micro-batches."""
+        tensors = None if text is None else {"text": text}
+        text = broadcast_tensors(tensors, self._tensor_group, self._device)["text"]
+        return [build_batch(rows, eod_token=self._eod_token) for rows in text.split(self.plan.micro_batch)]
+
+    def _check_tokens(self, text: Tensor, step: int) -> None:
+        """Raise DataError for an id the embedding does not have, before it becomes an illegal access on a GPU."""
+        low, high = (int(value) for value in torch.aminmax(text))
+        if low >= 0 and high < self._vocab_size:
+            return
+        row = int(((text < 0) | (text >= self._vocab_size)).any(dim=1).nonzero()[0])
+        sample = list(itertools.chain.from_iterable(samples_of_step(step, self.plan)))[row]
+        source = self._dataset.source_of(sample % len(self._dataset))
+        raise DataError(
+            f"{source} contains the token id {low if low < 0 else high}, but the vocabulary has {self._vocab_size} entries: "
+            "the data was tokenised with another tokenizer than the one configured (vocab_file, tokenizer_type), or is damaged."
+        )
+
+
+def build_batch(text: Tensor, *, eod_token: int | None = None) -> Batch:
+    """A micro-batch from text [b, s + 1]: inputs, the tokens that follow them, and where the loss counts.
+
+    With `eod_token`, positions whose input is that token have loss mask 0: what follows it is another document.
+    """
+    tokens, labels = text[:, :-1].contiguous(), text[:, 1:].contiguous()
+    mask = torch.ones_like(tokens) if eod_token is None else tokens != eod_token
+    positions = torch.arange(tokens.shape[1], device=text.device).expand_as(tokens).contiguous()
+    return Batch(tokens=tokens, labels=labels, loss_mask=mask.to(torch.float32), position_ids=positions)
+
+
+@dataclass(frozen=True)
+class _StepRange:
+    """Steps `start`, `start + 1`, ...: `steps` of them (None = for ever), as far as the dataset's `available` ones reach."""
+
+    start: int
+    steps: int | None
+    available: int | None
+
+    def __iter__(self) -> Iterator[int]:
+        ends = [end for end in (self._wanted_end, self.available) if end is not None]
+        return iter(range(self.start, min(ends))) if ends else itertools.count(self.start)
+
+    @property
+    def fell_short(self) -> bool:
+        """Whether the dataset ends before the steps that were asked for."""
+        return self.available is not None and (self._wanted_end is None or self._wanted_end > self.available)
+
+    @property
+    def _wanted_end(self) -> int | None:
+        return None if self.steps is None else self.start + self.steps
+
+
+class _StepSamples:
+    """The sample numbers of each step on this rank: what DataLoader calls a batch sampler, without an end it has to know."""
+
+    def __init__(self, steps: Iterable[int], plan: BatchPlan, samples: int) -> None:
+        self._steps = steps
+        self._plan = plan
+        self._samples = samples
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self._steps:
+            yield [i % self._samples for micro in samples_of_step(step, self._plan) for i in micro]
+
+
+def _is_death_of_worker(error: Exception) -> bool:
+    """Tell a worker that died, found out by DataLoader or by a broken connection, from an error that a worker sent us."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    return not str(error).startswith("Caught ")
+
+
+def _stack(samples: Sequence[NDArray[np.int64]]) -> Tensor:
+    return torch.from_numpy(np.stack(samples))
