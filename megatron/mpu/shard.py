@@ -85,7 +85,9 @@ class ShardInfo:
         if not self.is_sharded:
             return full
         assert self.dim is not None
-        return torch.cat([full.narrow(self.dim, chunk.full_start, chunk.length) for chunk in self.chunks()], dim=self.dim)
+        return torch.cat(
+            [full.narrow(self.dim, chunk.full_start, chunk.length) for chunk in self.chunks()], dim=self.dim
+        )
 
 
 def sharded_parameter(
@@ -107,7 +109,9 @@ def sharded_parameter(
     if dim is not None:
         sizes = info.parts or (info.full_shape[dim],)
         if sum(sizes) != info.full_shape[dim] or any(size % group.size for size in sizes):
-            raise ValueError(f"dimension {dim} of {info.full_shape} (parts {sizes}) cannot be divided among {group.size} ranks")
+            raise ValueError(
+                f"dimension {dim} of {info.full_shape} (parts {sizes}) cannot be divided among {group.size} ranks"
+            )
     parameter = nn.Parameter(torch.empty(info.local_shape, dtype=dtype, device=device))
     set_shard(parameter, info)
     return parameter

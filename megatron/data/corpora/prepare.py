@@ -1,0 +1,152 @@
+"""Make a corpus ready for training: its tokenizer, its indexed dataset, and a note of what they were made from.
+
+    DATA_DIR/CORPUS/tokenizer.json                      trained here, unless another tokenizer is given
+    DATA_DIR/CORPUS/CORPUS_text_document.bin, .idx      the dataset, each document ended by the end-of-document token
+    DATA_DIR/CORPUS/prepared.json                       the note, written last
+
+A second call compares the note with what is asked for and does nothing when they agree. The note is removed before anything is
+replaced, so that files that do not belong together are never taken for ready, wherever an earlier call was cut off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from megatron.components import CORPORA
+from megatron.data.corpora.base import Corpus
+from megatron.data.corpora.note import Note, read_note, remove_note, sizes_of, write_note
+from megatron.data.encode import encode_texts
+from megatron.data.encode_progress import build_progress
+from megatron.data.encode_worker import EncodeRecipe
+from megatron.data.indexed_dataset import bin_path, idx_path
+from megatron.tokenizer.base import TokenizerSettings
+from megatron.tokenizer.build import build_tokenizer
+from megatron.tokenizer.hf import HFTokenizer
+from megatron.tokenizer.train import LONGEST_TOKEN, PIECES, SPECIAL_TOKENS, train_bpe
+
+DEFAULT_VOCAB_SIZE = 4096
+FORMAT = 1  # raised when the same corpus and tokenizer give other files than before
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus that is ready: `prefix` is its dataset's path without `.bin` or `.idx`, `tokenizer` what it was made with."""
+
+    name: str
+    prefix: Path
+    tokenizer: TokenizerSettings
+    vocab_size: int
+    documents: int
+    text_bytes: int
+    tokens: int
+    remade: bool
+    """Whether this call made the files; False when they were there."""
+
+
+def prepare_corpus(
+    corpus: Corpus,
+    *,
+    tokenizer: TokenizerSettings,
+    vocab_size: int = DEFAULT_VOCAB_SIZE,
+    workers: int = 1,
+    force: bool = False,
+    console: Console | None = None,
+) -> PreparedCorpus:
+    """Bring the files of `corpus` into its directory, unless they are there already.
+
+    An HFTokenizer without a vocab_file is trained on the corpus, with at most `vocab_size` entries. force: make everything anew;
+    console: where to tell what happens, None for nowhere. Raises DataError when the corpus or the tokenizer cannot be read.
+    """
+    preparation = _Preparation(corpus, tokenizer, vocab_size, workers, console or Console(quiet=True))
+    corpus.prepare()
+    request = preparation.request()
+    note = None if force else read_note(corpus.directory)
+    if note is not None and note.request == request:
+        return preparation.describe(note, remade=False)
+    corpus.directory.mkdir(parents=True, exist_ok=True)
+    remove_note(corpus.directory)
+    note = preparation.make(request)
+    write_note(corpus.directory, note)
+    return preparation.describe(note, remade=True)
+
+
+def build_corpus(name: str, *, data_directory: Path) -> Corpus:
+    """The corpus registered under `name`, with a directory of its own in `data_directory`. Raises NeoXError for an unknown name."""
+    kind: type[Corpus] = CORPORA.load(name)
+    return kind(data_directory / name)
+
+
+class _Preparation:
+    """One request to prepare a corpus, with the paths it leads to."""
+
+    def __init__(
+        self, corpus: Corpus, tokenizer: TokenizerSettings, vocab_size: int, workers: int, console: Console
+    ) -> None:
+        self.corpus = corpus
+        self.trained_here = tokenizer.tokenizer_type == HFTokenizer.name and tokenizer.vocab_file is None
+        self.tokenizer_file = corpus.directory / "tokenizer.json"
+        self.tokenizer = replace(tokenizer, vocab_file=str(self.tokenizer_file)) if self.trained_here else tokenizer
+        self.vocab_size = vocab_size
+        self.workers = workers
+        self.console = console
+        self.prefix = corpus.directory / f"{corpus.name}_text_document"
+
+    def request(self) -> dict[str, Any]:
+        """Everything the files depend on, as JSON values. Reads the tokenizer, if one is given: DataError when it cannot."""
+        if self.trained_here:
+            how: dict[str, Any] = {
+                "vocab_size": self.vocab_size,
+                "pieces": PIECES,
+                "special_tokens": list(SPECIAL_TOKENS),
+                "longest_token": LONGEST_TOKEN,
+            }
+        else:
+            how = {"type": self.tokenizer.tokenizer_type, "fingerprint": build_tokenizer(self.tokenizer).fingerprint()}
+        return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": how}
+
+    def make(self, request: dict[str, Any]) -> Note:
+        """Train the tokenizer, if that is asked for, and encode the documents."""
+        texts = list(self.corpus.documents())
+        files = [bin_path(self.prefix), idx_path(self.prefix)]
+        if self.trained_here:
+            self._tell(f"training a tokenizer of {self.vocab_size:,} tokens on {len(texts):,} documents")
+            train_bpe(texts, vocab_size=self.vocab_size).save(self.tokenizer_file)
+            files.append(self.tokenizer_file)
+        self._tell(f"tokenising {len(texts):,} documents")
+        progress = build_progress(self.console, total=len(texts))
+        dataset = encode_texts(
+            texts,
+            EncodeRecipe(self.tokenizer, append_eod=True),
+            origin=f"the corpus {self.corpus.name}",
+            output_prefix=self.corpus.directory / self.corpus.name,
+            workers=self.workers,
+            progress=progress,
+        )
+        return Note(
+            request=request,
+            sizes=sizes_of(files),
+            vocab_size=build_tokenizer(self.tokenizer).vocab_size,
+            documents=dataset.documents,
+            text_bytes=progress.text_bytes,
+            tokens=dataset.tokens,
+        )
+
+    def describe(self, note: Note, *, remade: bool) -> PreparedCorpus:
+        """What the caller gets."""
+        return PreparedCorpus(
+            name=self.corpus.name,
+            prefix=self.prefix,
+            tokenizer=self.tokenizer,
+            vocab_size=note.vocab_size,
+            documents=note.documents,
+            text_bytes=note.text_bytes,
+            tokens=note.tokens,
+            remade=remade,
+        )
+
+    def _tell(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)

@@ -1,0 +1,1 @@
+"""Text from a trained model: sampling, cached decoding, and where prompts come from."""

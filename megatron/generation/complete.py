@@ -1,0 +1,73 @@
+"""From prompts in text to completions in text: tokenise, decode until the end-of-document token, turn tokens back into text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from megatron.generation.decode import Decoder
+from megatron.tokenizer.base import Tokenizer
+
+Listener = Callable[[list[str]], None]
+"""Told the text of every row so far, after every step."""
+
+
+@dataclass
+class Completion:
+    """One prompt and what followed it. finished: the model ended the document by itself; logits: fp32 [v] for each token."""
+
+    context: str
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    finished: bool = False
+    seconds: float = 0.0
+    logits: list[Tensor] = field(default_factory=list)
+
+    def record(self, *, with_logits: bool) -> dict[str, object]:
+        """What is written to `sample_output_file`: one JSON object, with the keys GPT-NeoX uses."""
+        values: dict[str, object] = {
+            "context": self.context,
+            "text": self.text,
+            "length": len(self.tokens),
+            "finished": self.finished,
+            "duration_seconds": round(self.seconds, 3),
+        }
+        if with_logits:
+            values["logits"] = [logits.tolist() for logits in self.logits]
+        return values
+
+
+def complete(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    maximum_tokens: int,
+    keep_logits: bool = False,
+    listener: Listener | None = None,
+) -> list[Completion]:
+    """Complete all prompts in one batch; an empty prompt stands for the beginning of a document (the end-of-document token)."""
+    started = time.perf_counter()
+    completions = [Completion(prompt) for prompt in prompts]
+    encoded = [tokenizer.tokenize(prompt) or [tokenizer.eod] for prompt in prompts]
+    for step in decoder.steps(encoded, maximum_tokens=maximum_tokens):
+        for row, token in enumerate(step.tokens.tolist()):
+            completion = completions[row]
+            if completion.finished:
+                continue
+            completion.finished = token == tokenizer.eod
+            if not completion.finished:
+                completion.tokens.append(token)
+                if keep_logits:
+                    completion.logits.append(step.logits[row].cpu())
+        if listener is not None:
+            listener([tokenizer.detokenize(completion.tokens) for completion in completions])
+        if all(completion.finished for completion in completions):
+            break
+    for completion in completions:
+        completion.text = tokenizer.detokenize(completion.tokens)
+        completion.seconds = time.perf_counter() - started
+    return completions

@@ -1,0 +1,132 @@
+"""The story of `generate.py`: load a trained model at any tensor-parallel size, and complete prompts as configured.
+
+The model is run without a pipeline: checkpoints know no layout, so what was trained on several stages loads into one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from megatron.checkpointing.weights import load_weights
+from megatron.errors import ConfigError
+from megatron.generation.complete import Completion, complete
+from megatron.generation.decode import Decoder
+from megatron.generation.prompts import prompts_of_file, prompts_of_person
+from megatron.generation.sampling import SamplingSettings
+from megatron.initialize import World, join_world, shutdown
+from megatron.log import configure_logging
+from megatron.model.gpt import build_layer_specs
+from megatron.model.sequential import SequentialModel
+from megatron.model.spec import BuildContext
+from megatron.mpu.collectives import all_gather_objects
+from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.derive import padded_vocab_size
+from megatron.tokenizer.base import Tokenizer
+from megatron.tokenizer.build import build_tokenizer
+
+ROWS_AT_ONCE = 16
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def generate(args: NeoXArgs) -> None:
+    """Complete the configured prompts; rank 0 prints them and writes `sample_output_file` (every rank calls this)."""
+    if not args.load:
+        raise ConfigError(['"load" is not set: name the directory of the checkpoints to generate from'])
+    world = join_world(args)
+    configure_logging(world.groups.rank)
+    tokenizer = build_tokenizer(args)
+    decoder = build_decoder(args, world, tokenizer)
+    screen = Console(quiet=world.groups.rank != 0, highlight=False, soft_wrap=True)
+    if args.text_gen_type == "interactive":
+        _converse(args, world, tokenizer, decoder, screen)
+    else:
+        _write_samples(args, world, tokenizer, decoder, screen)
+    shutdown()
+
+
+def build_decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder:
+    """The trained model, ready to decode. Raises CheckpointError when there is none in `load`, or it does not fit the configuration."""
+    # The text grows token by token, so its length does not divide among ranks: sequence parallelism is for training.
+    whole_sequence = args.model_copy(update={"sequence_parallel": False})
+    specs = build_layer_specs(
+        whole_sequence,
+        vocab_size=tokenizer.vocab_size,
+        padded_vocab_size=padded_vocab_size(args, tokenizer.vocab_size),
+    )
+    context = BuildContext(tensor_group=world.groups.tensor, dtype=DTYPES[args.precision], device=world.device)
+    model = SequentialModel(specs, context, seed=None)
+    assert args.load is not None
+    load_weights(args.load, model)
+    return Decoder(
+        model,
+        group=world.groups.tensor,
+        device=world.device,
+        vocab_size=tokenizer.vocab_size,
+        max_positions=args.max_position_embeddings,
+        settings=SamplingSettings(args.temperature, args.top_k, args.top_p),
+        seed=args.seed,
+        recompute=args.recompute,
+    )
+
+
+def _write_samples(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decoder, screen: Console) -> None:
+    """Complete every prompt `num_samples` times; completions are on disk as soon as their batch is done."""
+    path = Path(args.sample_output_file)
+    is_first = world.groups.rank == 0
+    if is_first:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("", encoding="utf-8")
+    for batch in _batches(_prompts(args), ROWS_AT_ONCE):
+        completions = complete(
+            decoder, tokenizer, batch, maximum_tokens=args.maximum_tokens, keep_logits=args.return_logits
+        )
+        if is_first:
+            _append(path, completions, with_logits=args.return_logits)
+        for completion in completions:
+            _show(screen, completion)
+    screen.print(f"samples are in {path}", markup=False)
+
+
+def _converse(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decoder, screen: Console) -> None:
+    """Complete what a person types at rank 0, until the end of input."""
+    screen.print(f"Type a prompt, ended by {args.prompt_end!r}; end of input (Ctrl-D) leaves.", markup=False)
+    typed = prompts_of_person(sys.stdin.readline, prompt_end=args.prompt_end) if world.groups.rank == 0 else iter(())
+    while (prompt := _agree(next(typed, None), world)) is not None:
+        for completion in complete(decoder, tokenizer, [prompt], maximum_tokens=args.maximum_tokens):
+            _show(screen, completion)
+
+
+def _agree(prompt: str | None, world: World) -> str | None:
+    """Rank 0's prompt, on every rank."""
+    first: str | None = all_gather_objects(prompt, world.groups.world)[0]
+    return first
+
+
+def _prompts(args: NeoXArgs) -> Iterator[str]:
+    prompts = prompts_of_file(args.sample_input_file or "") if args.text_gen_type == "input-file" else [""]
+    return (prompt for prompt in prompts for _ in range(args.num_samples))
+
+
+def _batches(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(prompts)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _append(path: Path, completions: Sequence[Completion], *, with_logits: bool) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        for completion in completions:
+            file.write(json.dumps(completion.record(with_logits=with_logits), ensure_ascii=False) + "\n")
+
+
+def _show(screen: Console, completion: Completion) -> None:
+    screen.rule()
+    screen.print(completion.context, style="bold", end="", markup=False)
+    screen.print(completion.text, markup=False)

@@ -1,0 +1,55 @@
+"""When a run saves and what it says about it; how a checkpoint is written is `megatron.checkpointing`'s business."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from megatron.checkpointing.retention import prune_checkpoints
+from megatron.checkpointing.save import save_checkpoint
+from megatron.engine.protocol import Engine
+from megatron.monitor.reporter import Reporter
+from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.derive import is_checkpoint_iteration
+from megatron.training.state import TrainState
+
+
+class Checkpointer:
+    """Saves at the configured iterations, and at the end; does nothing in a run without `save`.
+
+    resumed_at: iteration of the checkpoint the run began from, 0 for none; a run that makes no step saves nothing new.
+    """
+
+    def __init__(self, args: NeoXArgs, engine: Engine, reporter: Reporter, *, resumed_at: int = 0) -> None:
+        self._args = args
+        self._engine = engine
+        self._reporter = reporter
+        self._directory = Path(args.save) if args.save else None
+        self._saved_at = resumed_at
+
+    def maybe_save(self, state: TrainState) -> None:
+        """Save when the checkpoint scale says so."""
+        if is_checkpoint_iteration(self._args, state.iteration):
+            self.save(state)
+
+    def finish(self, state: TrainState) -> None:
+        """Save the final state unless it is on disk already."""
+        if state.iteration != self._saved_at:
+            self.save(state)
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint and drop the ones that `keep_last_n_checkpoints` no longer covers (collective)."""
+        if self._directory is None:
+            return
+        started = time.perf_counter()
+        path = save_checkpoint(
+            self._directory,
+            self._engine,
+            iteration=state.iteration,
+            run_state=state.to_dict(),
+            save_optimizer=not self._args.no_save_optim,
+        )
+        self._saved_at = state.iteration
+        self._reporter.message(f"saved {path} in {time.perf_counter() - started:.1f} s")
+        if self._args.keep_last_n_checkpoints and self._engine.groups.rank == 0:
+            prune_checkpoints(self._directory, keep_last=self._args.keep_last_n_checkpoints)

@@ -1,0 +1,49 @@
+"""The story of a training run, from a configuration to a trained model on disk."""
+
+from __future__ import annotations
+
+import time
+
+from megatron.initialize import join_world, shutdown
+from megatron.log import configure_logging
+from megatron.neox_arguments import NeoXArgs
+from megatron.training.batches import resolve_epochs
+from megatron.training.loop import Run, train
+from megatron.training.setup import build_run
+from megatron.training.state import TrainState
+from megatron.training.summary import facts_of_result, facts_of_run
+
+
+def pretrain(args: NeoXArgs) -> TrainState:
+    """Train as configured, from the last checkpoint if there is one; returns the state reached (every rank calls this)."""
+    started = time.perf_counter()
+    world = join_world(args)
+    configure_logging(world.groups.rank)
+    run, state = build_run(resolve_epochs(args), world)
+    try:
+        state = _train_or_say_why_not(run, state, started)
+    finally:
+        run.reporter.close()
+    shutdown()
+    return state
+
+
+def _train_or_say_why_not(run: Run, state: TrainState, started: float) -> TrainState:
+    total = run.args.train_iters
+    assert total is not None
+    run.reporter.summary("training", facts_of_run(run, state))
+    if state.iteration >= total:
+        run.reporter.message(
+            f"this run is complete: {state.iteration} of {total} iterations are done; raise train_iters to go on, "
+            f"or remove {run.args.load} to start again"
+        )
+        return state
+    run.exit_policy.listen()
+    run.reporter.start(iteration=state.iteration, total=total)
+    state = train(run, state)
+    run.checkpointer.finish(state)
+    if state.iteration >= total:
+        run.evaluator.finish(state)
+    run.reporter.message(f"training ended after iteration {state.iteration}: {run.exit_policy.reason}")
+    run.reporter.summary("where everything lies", facts_of_result(run.args, seconds=time.perf_counter() - started))
+    return state

@@ -1,0 +1,65 @@
+"""The screen before a run, and the one after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from megatron.monitor.console import duration
+from megatron.monitor.devices import device_name
+from megatron.neox_arguments import NeoXArgs
+from megatron.training.loop import Run
+from megatron.training.state import TrainState
+
+
+def facts_of_run(run: Run, state: TrainState) -> dict[str, str]:
+    """What is about to be trained, on what, from where, in words."""
+    args = run.args
+    return {
+        "model": f"{_count(run.parameters)} parameters: {args.num_layers} layers, hidden {args.hidden_size}, {_heads(args)}, {args.pos_emb} positions",
+        "batch": f"{args.train_batch_size} x {args.seq_length} = {run.speed.tokens_per_step:,} tokens a step: {_batch(args)}",
+        "training": f"{args.train_iters} iterations, {_count(_train_tokens(run))} tokens, {_start(args, state)}",
+        "optimizer": f"{args.optimizer_type}, lr {args.lr:g} {args.lr_decay_style}, ZeRO stage {args.zero_stage}, {args.precision}",
+        "layout": f"{args.global_num_gpus} x {device_name(run.speed.device)}: pipeline {args.pipeline_stages} x data {args.data_parallel_size} x tensor {args.model_parallel_size}",
+        "data": args.data_path or ", ".join(args.train_data_paths or ()),
+        "work": f"{run.speed.model_flops_per_step / 1e12:.2f} TFLOP a step (forward and backward)",
+        "checkpoints": args.save or "none: save is not set, the weights will be lost",
+    }
+
+
+def facts_of_result(args: NeoXArgs, *, seconds: float) -> dict[str, str]:
+    """What the run took and where it left everything."""
+    facts = {"time": duration(seconds), "metrics": str(Path(args.log_dir or "logs") / "metrics.jsonl")}
+    if args.tensorboard_dir:
+        facts["tensorboard"] = args.tensorboard_dir
+    if args.save:
+        facts["checkpoints"] = args.save
+    return facts
+
+
+def _train_tokens(run: Run) -> int:
+    return (run.args.train_iters or 0) * run.speed.tokens_per_step
+
+
+def _heads(args: NeoXArgs) -> str:
+    grouped = f" ({args.num_kv_heads} for keys and values)" if args.num_kv_heads != args.num_attention_heads else ""
+    return f"{args.num_attention_heads} heads{grouped}"
+
+
+def _batch(args: NeoXArgs) -> str:
+    return (
+        f"micro-batch {args.train_micro_batch_size_per_gpu} x accumulation {args.gradient_accumulation_steps} "
+        f"x data parallel {args.data_parallel_size}"
+    )
+
+
+def _start(args: NeoXArgs, state: TrainState) -> str:
+    if state.iteration:
+        return f"continuing after iteration {state.iteration} from {args.load}"
+    return f"fine-tuning {args.load}" if args.finetune and args.load else "from scratch"
+
+
+def _count(number: float) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:g}"

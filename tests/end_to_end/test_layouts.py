@@ -1,0 +1,81 @@
+"""The same configuration gives the same run on one process and in every parallel layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.runs import TrainedRun, run_deepy, train
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "data parallel 2": {"num_gpus": 2},
+    "tensor parallel 2": {"num_gpus": 2, "model_parallel_size": 2},
+    "pipeline 2": {"num_gpus": 2, "pipe_parallel_size": 2},
+    "tensor 2 x pipeline 2": {"num_gpus": 4, "model_parallel_size": 2, "pipe_parallel_size": 2},
+}
+ITERATIONS = 10
+
+
+def train_in(directory: Path, data: Path, **layout: Any) -> TrainedRun:
+    micro_batch = 2 if layout.get("num_gpus", 1) == 1 or "model_parallel_size" in layout else 4
+    return train(
+        directory,
+        data,
+        train_iters=ITERATIONS,
+        train_micro_batch_size_per_gpu=micro_batch,
+        **{"num_gpus": 1, **layout},
+    )
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> TrainedRun:
+    return train_in(tmp_path_factory.mktemp("one_process") / "run", small_data)
+
+
+def test_one_process_learns(one_process: TrainedRun) -> None:
+    assert len(one_process.losses) == ITERATIONS
+    assert one_process.losses[-1] < one_process.losses[0] - 1
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_gives_the_losses_of_one_process(
+    name: str, tmp_path: Path, small_data: Path, one_process: TrainedRun
+) -> None:
+    run = train_in(tmp_path / "run", small_data, **LAYOUTS[name])
+    assert run.losses == pytest.approx(one_process.losses, rel=1e-5, abs=0)
+    norms, expected = ([step["grad_norm"] for step in each.steps.values()] for each in (run, one_process))
+    assert norms == pytest.approx(expected, rel=1e-4, abs=0)
+
+
+def test_text_is_generated_from_any_layout(tmp_path: Path, small_data: Path, one_process: TrainedRun) -> None:
+    """Greedy text of a tensor x pipeline checkpoint, generated on one and on two processes, is that of the one-process run."""
+    split = train_in(tmp_path / "run", small_data, **LAYOUTS["tensor 2 x pipeline 2"])
+    (tmp_path / "prompts.txt").write_text("import self\ndef\n")
+    texts = [
+        generate(run, tmp_path, changes)
+        for run, changes in (
+            (one_process, ()),
+            (split, ("model_parallel_size=1",)),
+            (split, ()),
+        )
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    assert texts[0].count('"context"') == 2
+
+
+def generate(run: TrainedRun, directory: Path, changes: tuple[str, ...]) -> str:
+    output = directory / "samples.jsonl"
+    done = run_deepy(
+        directory,
+        "generate.py",
+        run.directory / "config.yml",
+        f"sample_input_file={directory / 'prompts.txt'}",
+        f"sample_output_file={output}",
+        "maximum_tokens=12",
+        *changes,
+    )
+    assert done.exit_code == 0, done.printed
+    # How long it took is the one thing that may differ.
+    return "\n".join(line.split('"duration_seconds"')[0] for line in output.read_text().splitlines())

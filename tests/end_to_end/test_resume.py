@@ -1,0 +1,101 @@
+"""A run that is killed or stopped goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.end_to_end.runs import TrainedRun, deepy_command, run_deepy, train, write_config
+
+ITERATIONS = 40
+SETTINGS = {
+    "train_iters": ITERATIONS,
+    "num_gpus": 2,
+    "checkpoint_factor": 3,
+    "keep_last_n_checkpoints": 2,
+    "hidden_dropout": 0.1,
+    "attention_dropout": 0.1,
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> TrainedRun:
+    return train(tmp_path_factory.mktemp("uninterrupted") / "run", small_data, **SETTINGS)
+
+
+def start(config: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        deepy_command("train.py", config),
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_iteration(directory: Path, iteration: int, process: subprocess.Popen[str]) -> None:
+    metrics = directory / "logs" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and f'"iteration": {iteration},' in metrics.read_text()):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < deadline, f"iteration {iteration} was never reached"
+        time.sleep(0.01)
+
+
+def descendants(pid: int) -> list[int]:
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    direct = [int(word) for word in children.stdout.split()]
+    return [*direct, *(each for child in direct for each in descendants(child))]
+
+
+def test_a_killed_run_continues_with_the_same_losses_to_the_bit(
+    tmp_path: Path, small_data: Path, uninterrupted: TrainedRun
+) -> None:
+    config = write_config(tmp_path / "run", small_data, **SETTINGS)
+    process = start(config)
+    wait_for_iteration(tmp_path / "run", random.randint(4, ITERATIONS - 5), process)
+    for pid in [process.pid, *descendants(process.pid)]:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+    resumed = run_deepy(tmp_path / "run", "train.py", config)
+    assert resumed.exit_code == 0, resumed.printed
+    assert "continuing after iteration" in resumed.printed
+    assert resumed.losses == uninterrupted.losses
+
+
+def test_sigterm_saves_and_exits_and_the_next_run_goes_on(
+    tmp_path: Path, small_data: Path, uninterrupted: TrainedRun
+) -> None:
+    config = write_config(tmp_path / "run", small_data, **SETTINGS)
+    process = start(config)
+    wait_for_iteration(tmp_path / "run", 5, process)
+    process.terminate()
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, printed
+    stopped_after = len(TrainedRun(tmp_path / "run", 0, printed).losses)
+    assert stopped_after < ITERATIONS
+    assert f"global_step{stopped_after}" in printed
+
+    resumed = run_deepy(tmp_path / "run", "train.py", config)
+    assert f"continuing after iteration {stopped_after}" in resumed.printed
+    assert resumed.losses == uninterrupted.losses
+
+
+def test_a_complete_run_says_so_and_changes_nothing(uninterrupted: TrainedRun) -> None:
+    before = sorted(path.name for path in (uninterrupted.directory / "checkpoints").iterdir())
+    again = run_deepy(uninterrupted.directory, "train.py", uninterrupted.directory / "config.yml")
+    assert again.exit_code == 0
+    assert "this run is complete" in again.printed
+    assert sorted(path.name for path in (uninterrupted.directory / "checkpoints").iterdir()) == before
+    assert "global_step40" in before
+    assert len([name for name in before if name.startswith("global_step")]) == 2

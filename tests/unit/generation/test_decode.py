@@ -1,0 +1,99 @@
+"""Cached decoding gives what running the whole text for every token gives, for prompts of any lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from megatron.errors import DataError
+from megatron.generation.decode import Decoder
+from megatron.generation.sampling import SamplingSettings
+from megatron.model.gpt import build_layer_specs
+from megatron.model.sequential import SequentialModel
+from megatron.model.spec import BuildContext
+from megatron.mpu.groups import SINGLE
+from megatron.neox_arguments import NeoXArgs
+
+VOCABULARY = 61
+PROMPTS = [[5, 6, 7, 8, 9], [10], [11, 12, 13]]
+
+
+def model(**changes: Any) -> SequentialModel:
+    config = {
+        "num_layers": 2,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "seq_length": 16,
+        "max_position_embeddings": 16,
+        "train_micro_batch_size_per_gpu": 1,
+        "train_iters": 1,
+        "pos_emb": "rotary",
+        "init_method_std": 0.3,
+        **changes,
+    }
+    specs = build_layer_specs(NeoXArgs.from_dict(config), vocab_size=VOCABULARY, padded_vocab_size=64)
+    return SequentialModel(specs, BuildContext(), seed=1)
+
+
+def decode(network: SequentialModel, prompts: list[list[int]], **changes: Any) -> list[list[int]]:
+    settings = changes.pop("settings", SamplingSettings())
+    decoder = Decoder(
+        network,
+        group=SINGLE,
+        device=torch.device("cpu"),
+        vocab_size=VOCABULARY,
+        max_positions=16,
+        settings=settings,
+        seed=changes.pop("seed", 0),
+        **changes,
+    )
+    steps = [step.tokens for step in decoder.steps(prompts, maximum_tokens=8)]
+    return torch.stack(steps, dim=1).tolist()
+
+
+def greedy_by_whole_texts(network: SequentialModel, prompt: list[int], count: int) -> list[int]:
+    text = list(prompt)
+    for _ in range(count):
+        tokens = torch.tensor([text])
+        with torch.no_grad():
+            logits = network.eval()(tokens, torch.arange(len(text))[None])
+        text.append(int(logits[0, -1, :VOCABULARY].argmax()))
+    return text[len(prompt) :]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"pos_emb": "learned"}, {"num_kv_heads": 2}, {"attention_config": [[["flash"], 2]]}]
+)
+def test_greedy_decoding_equals_running_each_text_alone_and_whole(changes: dict[str, Any]) -> None:
+    network = model(**changes)
+    assert decode(network, PROMPTS) == [greedy_by_whole_texts(network, prompt, 8) for prompt in PROMPTS]
+
+
+def test_recomputing_gives_the_same_tokens_as_the_cache() -> None:
+    network = model()
+    settings = SamplingSettings(temperature=1.0, top_p=0.9)
+    assert decode(network, PROMPTS, settings=settings, recompute=True) == decode(network, PROMPTS, settings=settings)
+
+
+def test_another_seed_gives_other_samples() -> None:
+    network = model()
+    settings = SamplingSettings(temperature=1.0)
+    assert decode(network, PROMPTS, settings=settings, seed=1) != decode(network, PROMPTS, settings=settings, seed=2)
+
+
+def test_padding_of_the_vocabulary_is_never_chosen() -> None:
+    tokens = decode(model(), [[1]] * 64, settings=SamplingSettings(temperature=100.0))
+    assert max(max(row) for row in tokens) < VOCABULARY
+
+
+def test_decoding_stops_where_the_positions_end() -> None:
+    assert [len(row) for row in decode(model(), [list(range(13)), [1]])] == [3, 3]
+
+
+def test_prompts_that_cannot_be_decoded_are_refused() -> None:
+    with pytest.raises(DataError, match="at most 16"):
+        decode(model(), [list(range(16))])
+    with pytest.raises(DataError, match="no tokens"):
+        decode(model(), [[1], []])

@@ -1,0 +1,54 @@
+"""Sampling follows its definitions."""
+
+from __future__ import annotations
+
+import torch
+
+from megatron.generation.sampling import SamplingSettings, choose_tokens, keep_top_k, keep_top_p
+
+LOGITS = torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.1, 0.1, 0.7, 0.1]]).log()
+
+
+def kept(logits: torch.Tensor) -> list[list[int]]:
+    return [row.isfinite().nonzero().flatten().tolist() for row in logits]
+
+
+def draw(settings: SamplingSettings, count: int = 4000) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    rows = choose_tokens(LOGITS[:1].expand(count, -1), settings, generator)
+    return torch.bincount(rows, minlength=4) / count
+
+
+def test_temperature_zero_is_greedy() -> None:
+    assert choose_tokens(LOGITS, SamplingSettings(), torch.Generator()).tolist() == [0, 2]
+
+
+def test_top_k_keeps_the_k_largest() -> None:
+    assert kept(keep_top_k(LOGITS, 1)) == [[0], [2]]
+    assert kept(keep_top_k(LOGITS, 99)) == [[0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_the_mass() -> None:
+    assert kept(keep_top_p(LOGITS, 0.45)) == [[0], [2]]
+    assert kept(keep_top_p(LOGITS, 0.65)) == [[0, 1], [2]]
+    assert len(kept(keep_top_p(LOGITS, 0.85))[0]) == 3
+
+
+def test_samples_follow_the_distribution() -> None:
+    torch.testing.assert_close(draw(SamplingSettings(temperature=1.0)), LOGITS[0].exp(), atol=0.03, rtol=0)
+
+
+def test_temperature_sharpens_the_distribution() -> None:
+    expected = (LOGITS[0] / 0.5).softmax(-1)
+    torch.testing.assert_close(draw(SamplingSettings(temperature=0.5)), expected, atol=0.03, rtol=0)
+
+
+def test_sampling_never_leaves_the_filtered_set() -> None:
+    frequencies = draw(SamplingSettings(temperature=1.0, top_k=3, top_p=0.6))
+    assert frequencies[3] == 0
+    assert frequencies[0] > 0.6
+
+
+def test_the_same_seed_gives_the_same_tokens() -> None:
+    settings = SamplingSettings(temperature=1.0, top_p=0.9)
+    assert torch.equal(draw(settings), draw(settings))

@@ -1,0 +1,46 @@
+"""metrics.jsonl keeps every finished step and stays readable after any end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from megatron.monitor.writers.jsonl import JsonlWriter
+
+
+def arguments(directory: Path) -> Any:
+    return SimpleNamespace(log_dir=str(directory / "logs"))
+
+
+def lines(directory: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (directory / "logs" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_each_record_is_one_line_on_disk_at_once(tmp_path: Path) -> None:
+    writer = JsonlWriter(arguments(tmp_path))
+    writer.write(1, {"loss": 2.5, "skipped": False})
+    assert lines(tmp_path) == [{"iteration": 1, "loss": 2.5, "skipped": False}]
+
+
+def test_a_second_run_appends(tmp_path: Path) -> None:
+    for iteration in (1, 2):
+        writer = JsonlWriter(arguments(tmp_path))
+        writer.write(iteration, {"loss": 1.0})
+        writer.close()
+    assert [line["iteration"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_half_a_line_of_a_killed_run_does_not_swallow_the_next_record(tmp_path: Path) -> None:
+    writer = JsonlWriter(arguments(tmp_path))
+    writer.close()
+    writer.path.write_text('{"iteration": 1, "lo')
+    writer = JsonlWriter(arguments(tmp_path))
+    writer.write(2, {"loss": 1.0})
+    assert json.loads(writer.path.read_text().splitlines()[-1]) == {"iteration": 2, "loss": 1.0}
+
+
+def test_numbers_that_json_lacks_are_kept_as_words(tmp_path: Path) -> None:
+    JsonlWriter(arguments(tmp_path)).write(1, {"loss": float("inf"), "grad_norm": float("nan")})
+    assert lines(tmp_path) == [{"iteration": 1, "loss": "inf", "grad_norm": "nan"}]
