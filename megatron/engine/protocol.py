@@ -28,8 +28,9 @@ class Objective(Protocol):
 class StepResult:
     """One optimizer step, the same values on every rank.
 
-    loss: mean over the non-masked tokens of the global batch; grad_norm: global norm before clipping; skipped: the step was not
-    applied (fp16 overflow).
+    loss: mean over the non-masked tokens of the global batch; grad_norm: global norm before clipping, None when the step was
+    skipped; loss_scale: the fp16 loss scale that the next step will use, 1 in other precisions; skipped: the step was not applied
+    because a gradient was not finite.
     """
 
     loss: float
@@ -62,15 +63,23 @@ class Engine(Protocol):
     reads_data: bool  # whether this rank's stage needs batches (first and last stages); the others are given None
 
     def train_step(self, micro_batches: Sequence[Batch] | None, *, lr: float) -> StepResult:
-        """Forward, backward and one optimizer step over the local micro-batches of a global batch."""
+        """Forward, backward and one optimizer step over the local micro-batches of a global batch.
+
+        There must be `gradient_accumulation_steps` of them, here and in `evaluate_step` (raises ValueError).
+        """
         ...
 
     def evaluate_step(self, micro_batches: Sequence[Batch] | None) -> tuple[float, float]:
         """(summed loss, summed weight) over the global batch, without gradients; the same on every rank."""
         ...
 
-    def state_tensors(self) -> dict[str, FullTensor]:
-        """fp32 weights and optimizer moments by layout-free name, `"{parameter}/weight"`, `"{parameter}/exp_avg"`, ...; views."""
+    def state_tensors(self, *, for_saving: bool = False) -> dict[str, FullTensor]:
+        """fp32 weights and optimizer moments by layout-free name, `"{parameter}/weight"`, `"{parameter}/exp_avg"`, ...; views.
+
+        Every process names all it holds, so that all of it can be written on load. With `for_saving`, copies are left out
+        (replicated parameters on tensor ranks other than the first, tied parameters on stages other than the first): together
+        the processes then give every value exactly once. A tensor of which a process has no piece is not named by it.
+        """
         ...
 
     def state_scalars(self) -> dict[str, float | int]:

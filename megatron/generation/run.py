@@ -22,12 +22,11 @@ from megatron.generation.prompts import prompts_of_file, prompts_of_person
 from megatron.generation.sampling import SamplingSettings
 from megatron.initialize import World, join_world, shutdown
 from megatron.log import configure_logging
-from megatron.model.gpt import build_layer_specs
+from megatron.model.gpt import build_layer_specs, padded_vocab_size
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
 from megatron.mpu.collectives import all_gather_objects
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.derive import padded_vocab_size
 from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.build import build_tokenizer
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -15,13 +16,31 @@ from torch import nn
 from megatron.mpu.groups import SINGLE, Group
 
 
+class Placement(TypedDict):
+    """Where a parameter lives, as the keywords that every sharded layer and `sharded_parameter` take."""
+
+    group: Group
+    dtype: torch.dtype
+    device: torch.device | str
+
+
 @dataclass(frozen=True)
 class BuildContext:
-    """Everything a layer needs at construction that is not the architecture."""
+    """Everything a layer needs at construction that is not the architecture.
+
+    sequence_parallel: activations between the tensor-parallel layers are split along the sequence over `tensor_group`; the
+    specs of `gpt.py` set it from the configuration.
+    """
 
     tensor_group: Group = SINGLE
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
+    sequence_parallel: bool = False
+
+    @property
+    def placement(self) -> Placement:
+        """The keywords `group`, `dtype` and `device`."""
+        return {"group": self.tensor_group, "dtype": self.dtype, "device": self.device}
 
 
 @dataclass(frozen=True)
@@ -29,8 +48,9 @@ class LayerSpec:
     """One layer of the model.
 
     number: its number in GPT-NeoX checkpoints (0 embedding, 2.. blocks, L+3 final norm, L+4 head); name: its kind, which
-    `pipe_partition_method: type:REGEX` matches; build: makes the module; tied_to: number of an earlier layer with which it shares
-    the parameter `tied_parameter` (a path such as `word_embeddings.weight`, the same in both modules).
+    `pipe_partition_method: type:REGEX` matches; build: makes the module; tied_parameter: path of a parameter (such as
+    `word_embeddings.weight`, the same in both modules) shared by two layers; tied_to: number of the layer that owns it, None when
+    that is this layer itself.
 
     Every built module maps `(tokens [b, s], position_ids [b, s], cache)` (the embedding) or a `Stream` (all others) to a
     `Stream`, the head to logits.

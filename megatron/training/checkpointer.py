@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import yaml
+
 from megatron.checkpointing.retention import prune_checkpoints
 from megatron.checkpointing.save import save_checkpoint
 from megatron.engine.protocol import Engine
@@ -47,9 +49,17 @@ class Checkpointer:
             self._engine,
             iteration=state.iteration,
             run_state=state.to_dict(),
+            config_yaml=config_yaml(self._args),
             save_optimizer=not self._args.no_save_optim,
         )
         self._saved_at = state.iteration
         self._reporter.message(f"saved {path} in {time.perf_counter() - started:.1f} s")
-        if self._args.keep_last_n_checkpoints and self._engine.groups.rank == 0:
-            prune_checkpoints(self._directory, keep_last=self._args.keep_last_n_checkpoints)
+        if self._args.keep_last_n_checkpoints:
+            prune_checkpoints(
+                self._directory, keep_last=self._args.keep_last_n_checkpoints, group=self._engine.groups.world
+            )
+
+
+def config_yaml(args: NeoXArgs) -> str:
+    """The configuration of the run as YAML, derived values included, defaults left out."""
+    return yaml.safe_dump(args.model_dump(mode="json", exclude_defaults=True))

@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 CONFIG = """{
   "num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "seq_length": 32,
   "train_micro_batch_size_per_gpu": 2, "train_iters": 10, "num_gpus": 2,
+  "tokenizer_type": "CharLevelTokenizer", "data_path": "nowhere",
 }
 """
 
@@ -80,7 +81,7 @@ class Run:
     def wait_for(self, name: str, size: int = 2) -> list[dict]:
         """What each rank wrote as `name`, as soon as all have."""
         files = [self.folder / f"{name}.{rank}" for rank in range(size)]
-        wait_until(lambda: all(file.exists() for file in files))
+        wait_until(lambda: all(file.exists() for file in files) or self.process.poll() not in (None, -signal.SIGKILL))
         return [json.loads(file.read_text()) for file in files]
 
     def pids(self) -> list[int]:
@@ -268,6 +269,29 @@ def test_generation_is_folded_to_one_copy_of_the_model(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert "--ranks 2 " in result.stdout
     assert "generate.py runs one copy of the model: pipe_parallel_size 0 on 2 processes" in result.stdout
+
+
+def test_agents_of_two_machines_number_their_ranks_in_the_order_of_the_machines(tmp_path):
+    (tmp_path / "show.py").write_text(
+        "import os\nprint(os.environ['RANK'], os.environ['LOCAL_RANK'], os.environ['WORLD_SIZE'])\n"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = [sys.executable, "-m", "megatron.launcher.agent", "--nodes", "2", "--master-port", port]
+    agents = [
+        subprocess.Popen(
+            [*common, "--node-rank", node, "--ranks", ranks, tmp_path / "show.py"],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for node, ranks in (("1", "2"), ("0", "1"))
+    ]
+    second, first = (agent.communicate(timeout=60)[0].split("\n") for agent in agents)
+    assert [agent.returncode for agent in agents] == [0, 0]
+    assert first[:-1] == ["0 0 3"]
+    assert sorted(second[:-1]) == ["1 0 3", "2 1 3"]
 
 
 def test_nothing_before_the_workers_imports_torch():

@@ -1,0 +1,123 @@
+"""Loads a checkpoint into an engine of any layout: verified first, checked against the model, then read in place.
+
+A damaged checkpoint is named and passed over for the one before it; one that does not fit the model is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from megatron.checkpointing.errors import DamagedCheckpoint
+from megatron.checkpointing.fit import check_fit, is_weight, merge_shapes
+from megatron.checkpointing.layout import (
+    checkpoint_candidates,
+    describe_directory,
+    is_empty,
+    latest_problem,
+    no_loadable_checkpoint,
+)
+from megatron.checkpointing.manifest import Verification, check_files
+from megatron.checkpointing.planners import PieceLoadPlanner
+from megatron.checkpointing.ranks import Ranks
+from megatron.checkpointing.state_file import SavedState, Shapes, read_state
+from megatron.checkpointing.storage import ChunkReader
+from megatron.engine.protocol import Engine, FullTensor
+from megatron.errors import CheckpointError
+from megatron.log import get_logger
+from megatron.mpu.groups import Group
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """What was loaded, beside the tensors. run_state: the loop's counters as they were given to `save_checkpoint`."""
+
+    iteration: int
+    run_state: dict[str, Any]
+    path: Path
+
+
+def load_checkpoint(
+    directory: str | Path,
+    engine: Engine,
+    *,
+    iteration: int | None = None,
+    load_optimizer: bool = True,
+    if_exists: bool = False,
+    verification: Verification = "fast",
+) -> LoadedCheckpoint | None:
+    """Load weights, optimizer state and scalars into the engine (all ranks call this); None only when `if_exists` and nothing is there.
+
+    directory: where checkpoints were saved (or one of them); iteration: which one, instead of the one `latest` names (then
+    there is no going back to an earlier one); load_optimizer: False leaves optimizer state and scalars as they are;
+    verification: "fast" checks names, sizes and the small files, "full" hashes everything. Raises CheckpointError on every
+    rank, naming what is wrong; the engine is untouched unless reading itself failed.
+    """
+    directory = Path(directory)
+    group = engine.groups.world
+    ranks = Ranks(group, doing=f"loading from {directory}")
+    if ranks.first(lambda: is_empty(directory)):
+        if if_exists:
+            return None
+        raise CheckpointError(_nothing_to_load(directory))
+    tensors = {name: tensor for name, tensor in engine.state_tensors().items() if load_optimizer or is_weight(name)}
+    wanted = ranks.every(lambda: {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    candidates = ranks.first(lambda: checkpoint_candidates(directory, iteration=iteration))
+    problem = ranks.first(lambda: latest_problem(directory)) if iteration is None else None
+    reasons = [problem] if problem else []
+    for candidate in candidates:
+        try:
+            state = _load_tensors(candidate.path, tensors, wanted, group=group, verification=verification)
+        except DamagedCheckpoint as error:
+            reasons.append(str(error))
+            continue
+        if load_optimizer:
+            engine.load_scalars(state.scalars)
+        engine.after_load()
+        if reasons and group.rank == 0:
+            logger.warning("%s; loaded %s instead", "; ".join(reasons), candidate.path)
+        return LoadedCheckpoint(state.iteration, state.run_state, candidate.path)
+    raise CheckpointError(no_loadable_checkpoint(directory, reasons))
+
+
+def check_checkpoint(checkpoint: Path, wanted: Shapes, *, verification: Verification = "fast") -> SavedState:
+    """Verify the files of a checkpoint and that it holds the `wanted` tensors; what its state.json says.
+
+    Raises DamagedCheckpoint or CheckpointError.
+    """
+    check_files(checkpoint, verification)
+    ChunkReader(checkpoint).read_metadata()
+    state = read_state(checkpoint)
+    check_fit(state.shapes, wanted, checkpoint=checkpoint)
+    return state
+
+
+def read_tensors(checkpoint: Path, tensors: dict[str, FullTensor], ranks: Ranks) -> None:
+    """Fill the pieces of `tensors` in place from a checkpoint that was checked to hold them; collective over the ranks' group."""
+    with ranks.together():
+        load(
+            dict(tensors),
+            storage_reader=ChunkReader(checkpoint),
+            planner=PieceLoadPlanner(),
+            process_group=ranks.group.handle,
+            no_dist=ranks.group.handle is None,
+        )
+
+
+def _load_tensors(
+    checkpoint: Path, tensors: dict[str, FullTensor], wanted: list[Shapes], *, group: Group, verification: Verification
+) -> SavedState:
+    ranks = Ranks(group, doing=f"loading {checkpoint}")
+    state = ranks.first(lambda: check_checkpoint(checkpoint, merge_shapes(wanted), verification=verification))
+    read_tensors(checkpoint, tensors, ranks)
+    return state
+
+
+def _nothing_to_load(directory: Path) -> str:
+    found = describe_directory(directory)
+    return f"there is no checkpoint to load in {directory}: {found} (load_if_exists: true starts afresh where there is none)"

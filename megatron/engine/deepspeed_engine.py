@@ -1,0 +1,43 @@
+"""The sequential engine: the whole model on every rank (but for its tensor-parallel part), under ZeRO stage 1, 2 or 3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from megatron.data.batch import Batch
+from megatron.engine.base import BaseEngine
+from megatron.engine.protocol import StepResult
+
+
+class SequentialEngine(BaseEngine):
+    """Runs the micro-batches one after another through a `SequentialModel` wrapped by DeepSpeed."""
+
+    def train_step(self, micro_batches: Sequence[Batch] | None, *, lr: float) -> StepResult:
+        """Forward, backward and one optimizer step; see `Engine.train_step`."""
+        batches = self._checked(micro_batches)
+        self._set_learning_rate(lr)
+        weight = self._global_weight(batches)
+        factor = self._loss_factor(weight)
+        self.library_engine.train()
+        total = torch.zeros((), dtype=torch.float32, device=self.device)
+        for batch in batches:
+            batch = self._on_device(batch)
+            logits = self.library_engine(batch.tokens, batch.position_ids)
+            loss = self.objective.loss_sum(logits, batch)
+            total += loss.detach()
+            self.library_engine.backward(loss * factor)
+            self.library_engine.step()
+        return self._step_result(float(self._sum(total, self.groups.data)) / (weight or 1.0), lr)
+
+    @torch.no_grad()
+    def evaluate_step(self, micro_batches: Sequence[Batch] | None) -> tuple[float, float]:
+        """(summed loss, summed weight) over the global batch; see `Engine.evaluate_step`."""
+        batches = self._checked(micro_batches)
+        self.library_engine.eval()
+        total = torch.zeros((), dtype=torch.float32, device=self.device)
+        for batch in batches:
+            batch = self._on_device(batch)
+            total += self.objective.loss_sum(self.library_engine(batch.tokens, batch.position_ids), batch)
+        return float(self._sum(total, self.groups.data)), self._global_weight(batches)

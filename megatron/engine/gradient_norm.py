@@ -1,0 +1,46 @@
+"""The global gradient norm of ZeRO stages 1 and 2, in place of DeepSpeed's own.
+
+DeepSpeed reduces over the processes once for each parameter group. Pipeline stages need not have the same groups (a head alone on its
+stage has nothing that is not decayed), and then wait for one another for ever. Here there is one reduction, and which process counts a
+parameter is read from its `ShardInfo`: every value of every full tensor exactly once.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megatron.mpu.shard import shard_of
+
+
+def speaks_for(parameter: Tensor) -> bool:
+    """Whether, of all processes that hold the same values of a parameter, this is the one that counts and saves them.
+
+    That is the first tensor rank for a replicated parameter, the first stage for one that several stages share.
+    """
+    info = shard_of(parameter)
+    return (info.is_sharded or info.rank == 0) and not getattr(parameter, "ds_pipe_replicated", False)
+
+
+def replace_gradient_norm(optimizer: Any) -> None:
+    """Give DeepSpeed's stage 1 and 2 optimizer the norm of this file; others are left as they are."""
+    if hasattr(optimizer, "scaled_global_norm") and not optimizer.cpu_offload:
+        optimizer.scaled_global_norm = MethodType(_global_norm, optimizer)
+
+
+def _global_norm(optimizer: Any, norm_type: int = 2) -> Tensor:
+    """2-norm of the averaged gradients over all processes, a scalar fp32 tensor, infinite if any of them is not finite (collective)."""
+    total = torch.zeros((), dtype=torch.float64, device=optimizer.device)
+    for index, parameters in enumerate(optimizer.params_in_partition):
+        parts = (part for part in optimizer.averaged_gradients[index] if not getattr(part, "_zero_padding", False))
+        # strict is off: a partition without parameters is a single buffer of zeros.
+        for part, parameter in zip(parts, parameters, strict=False):
+            if speaks_for(parameter):
+                total += torch.linalg.vector_norm(part.detach(), dtype=torch.float64).square()
+    for group in (optimizer.dp_process_group, optimizer.model_parallel_group):
+        torch.distributed.all_reduce(total, group=group)
+    norm = total.sqrt().float()
+    return torch.where(torch.isfinite(norm), norm, torch.full_like(norm, float("inf")))

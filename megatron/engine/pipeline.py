@@ -1,0 +1,86 @@
+"""The pipeline engine: each rank runs the layers of its stage, micro-batches follow one another through the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megatron.data.batch import Batch
+from megatron.engine.base import BaseEngine
+from megatron.engine.library import deepspeed
+from megatron.engine.protocol import Objective, StepResult
+from megatron.engine.stage import BatchLoss, StageModule, batch_tensors
+from megatron.mpu.groups import ProcessGroups
+
+schedule = deepspeed.runtime.pipe.schedule
+
+
+class PipelineEngine(BaseEngine):
+    """Runs a `StageModule` under DeepSpeed's pipeline schedule (one forward, one backward in turn)."""
+
+    def __init__(
+        self, library_engine: Any, *, objective: Objective, groups: ProcessGroups, device: torch.device
+    ) -> None:
+        super().__init__(library_engine, objective=objective, groups=groups, device=device)
+        self._module: StageModule = library_engine.module
+        self._loss: BatchLoss = self._module.loss_fn
+        self.reads_data = self._module.is_first or self._module.is_last
+        instructions = {**library_engine._INSTRUCTION_MAP, schedule.ReduceTiedGrads: _reduce_tied_gradients}
+        library_engine._INSTRUCTION_MAP = instructions
+
+    def train_step(self, micro_batches: Sequence[Batch] | None, *, lr: float) -> StepResult:
+        """Forward, backward and one optimizer step; see `Engine.train_step`."""
+        self._set_learning_rate(lr)
+        if self._module.is_last:
+            self._loss.factor = self._loss_factor(self._global_weight(self._checked(micro_batches)))
+        # DeepSpeed's mean over micro-batches and data ranks of the scaled losses, broadcast from the last stage.
+        loss = self.library_engine.train_batch(self._feed(micro_batches))
+        return self._step_result(float(loss), lr)
+
+    def evaluate_step(self, micro_batches: Sequence[Batch] | None) -> tuple[float, float]:
+        """(summed loss, summed weight) over the global batch; see `Engine.evaluate_step`."""
+        self._loss.factor = 1.0
+        losses = self.library_engine.eval_batch(self._feed(micro_batches), reduce_output=None, bcast_loss=False)
+        result = torch.zeros(2, dtype=torch.float64, device=self.device)
+        if self._module.is_last:
+            result[0] = self._sum(torch.stack(losses).sum().to(torch.float64), self.groups.data)
+            result[1] = self._global_weight(self._checked(micro_batches))
+        pipe = self.groups.pipe
+        if pipe.size > 1:
+            torch.distributed.broadcast(result, src=pipe.ranks[-1], group=pipe.handle)
+        loss, weight = result.tolist()
+        return loss, weight
+
+    def _feed(
+        self, micro_batches: Sequence[Batch] | None
+    ) -> Iterator[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] | None:
+        """(inputs of the first stage, tensors of the loss) of each micro-batch; None on the stages between."""
+        if not self.reads_data:
+            return None
+        return iter(
+            [((batch.tokens, batch.position_ids), batch_tensors(batch)) for batch in self._checked(micro_batches)]
+        )
+
+
+def _reduce_tied_gradients(library_engine: Any) -> None:
+    """Sum the gradients of parameters that several stages hold, before they are averaged over the data-parallel ranks.
+
+    In place of DeepSpeed's own instruction, which silently skips them in fp16 with fp32 accumulation: it does not look at
+    `grad_accum`, where the gradients then are.
+    """
+    for parameter, group in library_engine.module.get_tied_weights_and_groups():
+        gradient = _accumulated_gradient(library_engine.optimizer, parameter)
+        torch.distributed.all_reduce(gradient, group=group)
+
+
+def _accumulated_gradient(optimizer: Any, parameter: Tensor) -> Tensor:
+    gradient: Tensor | None
+    if getattr(optimizer, "use_grad_accum_attribute", False):
+        gradient = parameter.grad_accum  # type: ignore[attr-defined]
+    else:
+        gradient = getattr(parameter, "_hp_grad", parameter.grad)
+    assert gradient is not None, "a tied parameter took no part in the backward pass"
+    return gradient

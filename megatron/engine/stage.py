@@ -1,0 +1,182 @@
+"""The layers of one pipeline stage, in the form DeepSpeed's pipeline engine drives.
+
+Between stages travel the tensors of a `Stream`; inside a stage the layers pass on the stream itself. A parameter shared by layers of
+several stages (tied embedding and head) exists once on each, starts from the same values, and has its gradients summed over them
+in every step; only the first of them counts in the gradient norm and speaks in checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from megatron.data.batch import Batch
+from megatron.engine.grid import Grid, group_of_stages
+from megatron.engine.library import deepspeed
+from megatron.engine.protocol import Objective
+from megatron.model.sequential import BLOCK, build_layer
+from megatron.model.spec import BuildContext, LayerSpec
+from megatron.model.stream import Stream
+from megatron.mpu.groups import ProcessGroups
+from megatron.mpu.shard import initialize_parameters
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A parameter of which each of several stages has a copy, and the group of the processes that hold ours."""
+
+    parameter: nn.Parameter
+    group: torch.distributed.ProcessGroup
+
+
+class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
+    """Layers `specs[bounds[i]:bounds[i+1]]` on the processes of stage i, and the loss on those of the last.
+
+    DeepSpeed's own constructor is not run: it would build the layers its way, make process groups we have already, and print.
+    The attributes at the end of ours are those its engine reads.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[LayerSpec],
+        bounds: Sequence[int],
+        context: BuildContext,
+        *,
+        groups: ProcessGroups,
+        loss: BatchLoss,
+        seed: int,
+        checkpoint_num_layers: int = 0,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.specs = tuple(specs)[bounds[groups.pipe.rank] : bounds[groups.pipe.rank + 1]]
+        self.is_first = groups.pipe.rank == 0
+        self.is_last = groups.pipe.rank == groups.pipe.size - 1
+        self.checkpoint_num_layers = checkpoint_num_layers
+        for spec in self.specs:
+            self.add_module(str(spec.number), build_layer(spec, context))
+        for parameter in self.parameters():
+            parameter.ds_pipe_replicated = False  # type: ignore[attr-defined]
+        self.ties = self._tie(specs, bounds, groups)
+        initialize_parameters(self, seed=seed)
+        self._present_to_library(groups, bounds, loss)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | Tensor:
+        """(tokens, position_ids) on the first stage, a stream's tensors on the others -> a stream's tensors, or logits on the last."""
+        specs = list(self.specs)
+        if self.is_first:
+            tokens, position_ids = inputs
+            stream = self.layer(specs.pop(0).number)(tokens, position_ids, None)
+        else:
+            hidden, position_ids = inputs
+            stream = Stream(hidden, position_ids)
+        head = specs.pop() if self.is_last else None
+        for run in self._runs(specs):
+            if self.checkpoint_num_layers > 0 and self.training and run[0].name == BLOCK:
+                stream = checkpoint(self._run_layers, run, stream, use_reentrant=False)
+            else:
+                stream = self._run_layers(run, stream)
+        if head is None:
+            tensors: tuple[Tensor, ...] = stream.tensors()
+            return tensors
+        logits: Tensor = self.layer(head.number)(stream)
+        return logits
+
+    def layer(self, number: int) -> nn.Module:
+        """The layer with this number; it must be one of this stage's."""
+        layer: nn.Module = self.get_submodule(str(number))
+        return layer
+
+    def mpu(self) -> Grid:
+        """The grid, where DeepSpeed looks for it."""
+        return self._grid
+
+    def get_tied_weights_and_groups(self) -> list[tuple[nn.Parameter, torch.distributed.ProcessGroup]]:
+        """The shared parameters of this stage whose gradients have to be summed, for DeepSpeed."""
+        return [(tie.parameter, tie.group) for tie in self.ties]
+
+    def _runs(self, specs: Sequence[LayerSpec]) -> Iterator[list[LayerSpec]]:
+        """The specs in order, as many consecutive blocks together as are recomputed together."""
+        run: list[LayerSpec] = []
+        for spec in specs:
+            if run and (run[0].name != BLOCK or spec.name != BLOCK or len(run) == self.checkpoint_num_layers):
+                yield run
+                run = []
+            run.append(spec)
+        if run:
+            yield run
+
+    def _run_layers(self, run: Sequence[LayerSpec], stream: Stream) -> Stream:
+        for spec in run:
+            stream = self.layer(spec.number)(stream)
+        return stream
+
+    def _tie(self, specs: Sequence[LayerSpec], bounds: Sequence[int], groups: ProcessGroups) -> list[Tie]:
+        """Share each tied parameter within this stage and find the other stages that hold a copy of it."""
+        stage_of = {
+            spec.number: stage
+            for stage, (begin, end) in enumerate(pairwise(bounds))
+            for spec in specs[begin:end]
+        }  # fmt: skip
+        families: dict[tuple[int, str], list[int]] = {}
+        for spec in specs:
+            if spec.tied_to is not None:
+                families.setdefault((spec.tied_to, spec.tied_parameter), [spec.tied_to]).append(spec.number)
+        ties = []
+        for (_, path), numbers in families.items():
+            stages = sorted({stage_of[number] for number in numbers})
+            group = group_of_stages(groups, stages) if len(stages) > 1 else None
+            local = [number for number in numbers if stage_of[number] == groups.pipe.rank]
+            if not local:
+                continue
+            parameter = self._share(local, path)
+            if group is not None:
+                parameter.ds_pipe_replicated = groups.pipe.rank != stages[0]  # type: ignore[attr-defined]
+                ties.append(Tie(parameter, group))
+        return ties
+
+    def _share(self, numbers: Sequence[int], path: str) -> nn.Parameter:
+        """Make the layers `numbers` hold one and the same parameter at `path`."""
+        owner, _, name = path.rpartition(".")
+        parameter = self.layer(numbers[0]).get_parameter(path)
+        for number in numbers[1:]:
+            setattr(self.layer(number).get_submodule(owner), name, parameter)
+        return parameter
+
+    def _present_to_library(self, groups: ProcessGroups, bounds: Sequence[int], loss: BatchLoss) -> None:
+        self._grid = Grid(groups)
+        self._local_start, self._local_stop = bounds[groups.pipe.rank], bounds[groups.pipe.rank + 1]
+        self.loss_fn = loss
+        self.tied_comms: dict[str, Any] = {}
+        self.activation_checkpoint_interval = 0
+        self.activation_checkpoint_func = checkpoint
+        self.dynamic_shape = False
+
+
+class BatchLoss:
+    """The loss of a micro-batch on the last stage, `factor` times the objective's sum."""
+
+    def __init__(self, objective: Objective, batch_type: type[Batch] = Batch) -> None:
+        self.factor = 1.0
+        self._objective = objective
+        self._batch_type = batch_type
+
+    def __call__(self, logits: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
+        """`tensors` are those of `batch_tensors`, on the model's device."""
+        return self._objective.loss_sum(logits, self._batch_type(*tensors)) * self.factor
+
+
+def batch_tensors(batch: Batch) -> tuple[Tensor, ...]:
+    """The fields of a micro-batch in the order of its constructor, as DeepSpeed carries them to the last stage."""
+    return tuple(getattr(batch, field.name) for field in fields(batch))
+
+
+def parameter_counter(context: BuildContext) -> Callable[[LayerSpec], int]:
+    """A function that counts the local parameters of a layer without allocating them."""
+    empty = BuildContext(context.tensor_group, context.dtype, "meta", context.sequence_parallel)
+    return lambda spec: sum(parameter.numel() for parameter in build_layer(spec, empty).parameters())

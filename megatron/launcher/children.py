@@ -1,0 +1,68 @@
+"""Child processes that do not outlive us: how they are started, signalled and ended, for deepy.py (agents) and the agent (ranks)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+
+
+def start_child(
+    argv: Sequence[str], environment: Mapping[str, str], *, death_signal: signal.Signals, stdin: Any = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, with exactly this environment; output goes where ours goes.
+
+    Its own session keeps a Ctrl-C on the terminal from reaching it directly, so that every signal reaches it once, through us.
+    death_signal: what the kernel sends it when this process dies, however it dies (Linux; elsewhere nothing is sent).
+    """
+    on_start = _die_with_parent(death_signal) if sys.platform == "linux" else None
+    return subprocess.Popen(argv, env=dict(environment), stdin=stdin, start_new_session=True, preexec_fn=on_start)
+
+
+def send_signal(child: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to the child alone, not to its own children (a loader process must not die before its rank has saved)."""
+    with contextlib.suppress(ProcessLookupError):
+        child.send_signal(number)
+
+
+def end_children(children: Iterable[subprocess.Popen[bytes]], *, patience: float) -> None:
+    """End those still running: SIGTERM, after `patience` seconds SIGKILL; then SIGKILL to whatever they leave behind."""
+    remaining = list(children)
+    for child in remaining:
+        if child.poll() is None:
+            send_signal(child, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    for child in remaining:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=max(0.0, deadline - time.monotonic()))
+    kill_children(remaining)
+
+
+def kill_children(children: Iterable[subprocess.Popen[bytes]]) -> None:
+    """SIGKILL to the children and everything in their sessions' process groups, and wait until they are gone."""
+    for child in children:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # not even SIGKILL ends a process that hangs in a driver
+            child.wait(timeout=5)
+
+
+def _die_with_parent(death_signal: signal.Signals) -> Any:
+    """A function for the new process that asks the kernel for `death_signal` when its parent dies."""
+    library = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def on_start() -> None:
+        library.prctl(PR_SET_PDEATHSIG, int(death_signal))
+        if os.getppid() != parent:  # it died before the request
+            os._exit(1)
+
+    return on_start

@@ -1,0 +1,108 @@
+"""Why a run failed: a rank leaves a record of its error in a file, and the agent tells the first cause, once.
+
+When one rank fails, the others soon fail too, because their connections to it break. Printing every traceback buries the cause, so
+ranks stay silent and write a record; the agent picks the record of the rank that failed first. The file is the one that torch's
+elastic agent asks for (TORCHELASTIC_ERROR_FILE) and in its format, so `torchrun train.py` shows the same message in its report.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron.errors import NeoXError
+
+ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+EXIT_INTERRUPTED = 130
+"""Exit code of a rank that SIGINT interrupted (128 + 2, as shells have it)."""
+
+
+@dataclass(frozen=True)
+class ErrorRecord:
+    """What a rank wrote before it exited: a complete text (a sentence of ours, or a traceback) and when (seconds since the epoch)."""
+
+    text: str
+    expected: bool
+    time: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One rank that did not end well. exit_code: as subprocess tells it, negative for a signal."""
+
+    rank: int
+    exit_code: int
+    record: ErrorRecord | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """What the launcher exits with on behalf of the rank: its exit code, or 128 + signal."""
+        return 128 - self.exit_code if self.exit_code < 0 else self.exit_code
+
+
+def write_error_record(path: str | Path, error: BaseException) -> None:
+    """Write the error of this rank to `path`, replaced in one step."""
+    expected = isinstance(error, NeoXError)
+    text = str(error) if expected else "".join(traceback.format_exception(error)).rstrip()
+    now = time.time()
+    details = {"py_callstack": text, "timestamp": str(int(now)), "time": now, "expected": expected}
+    content = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": details}}
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+    partial.write_text(json.dumps(content))
+    partial.replace(target)
+
+
+def read_error_record(path: str | Path) -> ErrorRecord | None:
+    """The record at `path`; None when the rank left none or was cut off while writing."""
+    try:
+        details: Mapping[str, object] = json.loads(Path(path).read_text())["message"]["extraInfo"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return ErrorRecord(
+        str(details["py_callstack"]), bool(details.get("expected", False)), float(str(details.get("time", 0)))
+    )
+
+
+def first_cause(failures: Sequence[Failure]) -> Failure:
+    """The failure that brought the others about.
+
+    A rank that died without a record was killed or left the interpreter by force, which a broken connection does not do to it
+    (except SIGABRT, with which NCCL's watchdog ends a rank that waits for a dead peer, and SIGTERM), so it comes before those
+    with a record; among these the earliest counts.
+    """
+    return min(failures, key=_precedence)
+
+
+def describe_failure(failure: Failure, *, world_size: int) -> str:
+    """The lines a user sees at the end."""
+    rank = f"rank {failure.rank}"
+    if failure.record is not None:
+        where = f" ({rank})" if world_size > 1 else ""
+        separator = " " if failure.record.expected and "\n" not in failure.record.text else "\n"
+        return f"error{where}:{separator}{failure.record.text}"
+    if failure.exit_code < 0:
+        return f"error: {rank} was killed by signal {-failure.exit_code} ({_signal_name(-failure.exit_code)}){_hint(-failure.exit_code)}"
+    return f"error: {rank} exited with code {failure.exit_code}"
+
+
+def _precedence(failure: Failure) -> tuple[int, float]:
+    if failure.record is not None:
+        return 1, failure.record.time
+    return (2 if failure.exit_code in (-signal.SIGABRT, -signal.SIGTERM) else 0), 0.0
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _hint(number: int) -> str:
+    return "; often that is the kernel, out of memory (see `dmesg`)" if number == signal.SIGKILL else ""

@@ -1,0 +1,40 @@
+"""Runs a job on this machine: one agent, which starts one process per slot."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from megatron.errors import LaunchError, MissingRequirement
+from megatron.launcher.agent_options import REPOSITORY, agent_command
+from megatron.launcher.base import Command, Job
+from megatron.launcher.hosts import is_this_machine
+from megatron.neox_arguments.runner import RunnerArgs
+
+
+class LocalLauncher:
+    """The launcher `local`."""
+
+    def __init__(self, args: RunnerArgs) -> None:
+        self._args = args
+
+    def check(self, job: Job) -> None:
+        """Raise LaunchError when the job wants another machine than this one, or the script is not there; MissingRequirement without torch."""
+        if len(job.hosts) != 1 or not is_this_machine(job.hosts[0]):
+            names = ", ".join(host.name for host in job.hosts)
+            raise LaunchError(
+                f'the launcher "local" runs on this machine only, but the hosts are {names}: set "launcher" to one for several machines'
+            )
+        if not Path(job.script).is_file():
+            raise LaunchError(f'the script "{job.script}" does not exist: give the path of one, e.g. train.py')
+        if importlib.util.find_spec("torch") is None:
+            raise MissingRequirement(
+                f"torch is not installed for {sys.executable}: pip install -r requirements/requirements-torch.txt"
+            )
+
+    def commands(self, job: Job) -> list[Command]:
+        """One command, the agent."""
+        slots = job.hosts[0].slots
+        devices = () if slots == tuple(range(len(slots))) else slots
+        return [agent_command(job, devices=devices, environment={"PYTHONPATH": str(REPOSITORY)})]

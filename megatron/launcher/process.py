@@ -1,0 +1,93 @@
+"""Runs the commands of a launcher: passes signals on, ends all when one fails, leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+
+from megatron.launcher.base import Command
+from megatron.launcher.children import end_children, send_signal, start_child
+
+POLL_SECONDS = 0.05
+END_PATIENCE = 15.0
+"""Seconds for the other commands to end after one failed, and for all beyond the grace period of their ranks."""
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def run_commands(commands: Sequence[Command], *, grace_seconds: float) -> int:
+    """Run all commands at once to their end; returns 0, or the exit status of the one that failed first (128 + n for signal n).
+
+    Signals to this process are passed on to every command; they get `grace_seconds` and a little more to end after SIGTERM or
+    SIGINT, and are killed then.
+    """
+    group = _Group(grace_seconds)
+    with _signals_to(group):
+        try:
+            for command in commands:
+                group.start(command)
+            return group.wait()
+        finally:
+            end_children(group.running(), patience=END_PATIENCE)
+
+
+class _Group:
+    """Commands running at the same time."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._grace_seconds = grace_seconds
+        self._deadline = float("inf")
+
+    def start(self, command: Command) -> None:
+        environment = with_paths(os.environ, command.environment)
+        self._children.append(start_child(command.argv, environment, death_signal=signal.SIGTERM))
+
+    def running(self) -> list[subprocess.Popen[bytes]]:
+        return [child for child in self._children if child.poll() is None]
+
+    def wait(self) -> int:
+        """Until all have ended or one has failed; the exit status."""
+        while time.monotonic() < self._deadline:
+            codes = [child.poll() for child in self._children]
+            failed = next((code for code in codes if code not in (None, 0)), None)
+            if failed is not None:
+                return 128 - failed if failed < 0 else failed
+            if None not in codes:
+                return 0
+            time.sleep(POLL_SECONDS)
+        return 128 + signal.SIGKILL
+
+    def on_signal(self, number: int, _: FrameType | None) -> None:
+        if number in STOPS and self._deadline == float("inf"):
+            self._deadline = time.monotonic() + self._grace_seconds + END_PATIENCE
+        for child in self.running():
+            send_signal(child, number)
+
+
+def with_paths(environment: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    """`environment` with `added`; a PYTHONPATH is put before the one that is there."""
+    merged = {**environment, **added}
+    if "PYTHONPATH" in added and environment.get("PYTHONPATH"):
+        merged["PYTHONPATH"] = os.pathsep.join([added["PYTHONPATH"], environment["PYTHONPATH"]])
+    return merged
+
+
+@contextlib.contextmanager
+def _signals_to(group: _Group) -> Iterator[None]:
+    """Within it, signals go to the group; a SIGHUP that `nohup` ignores stays ignored."""
+    numbers = [
+        number for number in FORWARDED if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    previous = {number: signal.signal(number, group.on_signal) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,113 @@
+"""Causal self-attention but for its core: fused projection, position scheme, key-value cache, output projection.
+
+Shapes: `s` sequence (split over the ranks outside, whole inside), `S` keys so far (= `s` unless generating), `b` micro-batch,
+`h` hidden, `n` local query heads, `k` local key/value heads, `d` head size, `t` tensor-parallel size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+
+from megatron.errors import NeoXError
+from megatron.model.attention.head_layout import split_grouped, split_interleaved
+from megatron.model.cache import KeyValueCache
+from megatron.model.positions.base import Positions
+from megatron.model.spec import BuildContext
+from megatron.mpu.linear import ColumnParallelLinear, RowParallelLinear
+from megatron.mpu.random import tensor_parallel_randomness
+from megatron.mpu.shard import InitMethod
+
+
+class Attention(nn.Module, ABC):
+    """Attention with num_heads query heads and num_kv_heads key/value heads, each rank holding its share of both.
+
+    layer: number of the block, from 0; dropout: probability, of attention weights; use_bias: in both projections;
+    query_key_layer_scaling: how the `global` core guards its scores against overflow (see there).
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        num_heads: int,
+        num_kv_heads: int,
+        layer: int,
+        positions: Positions,
+        dropout: float,
+        use_bias: bool,
+        init: InitMethod,
+        output_init: InitMethod,
+        context: BuildContext,
+        query_key_layer_scaling: bool = False,
+    ) -> None:
+        super().__init__()
+        group = context.tensor_group
+        _check_heads(num_heads, num_kv_heads, group.size)
+        self.layer = layer
+        self.dropout = dropout
+        self.query_key_layer_scaling = query_key_layer_scaling
+        self._group = group
+        self._positions = positions
+        self._local_heads, self._local_kv_heads = num_heads // group.size, num_kv_heads // group.size
+        self._split = split_interleaved if num_kv_heads == num_heads else split_grouped
+
+        head_dim = hidden_size // num_heads
+        query_width, kv_width = num_heads * head_dim, num_kv_heads * head_dim
+        shared: dict[str, Any] = {"bias": use_bias, "sequence_parallel": context.sequence_parallel, **context.placement}
+        self.query_key_value = ColumnParallelLinear(
+            hidden_size,
+            query_width + 2 * kv_width,
+            parts=() if num_kv_heads == num_heads else (query_width, kv_width, kv_width),
+            init=init,
+            **shared,
+        )
+        self.dense = RowParallelLinear(query_width, hidden_size, init=output_init, **shared)
+
+    def forward(self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """[s, b, h] -> [s, b, h], reduced over the ranks and with bias."""
+        output: Tensor = self.dense(self._mix(hidden, position_ids, cache))
+        return output
+
+    def partial(self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """This rank's summand of the output [s, b, h], before reduction and bias (the sequence is whole here)."""
+        return self.dense.partial(self._mix(hidden, position_ids, cache))
+
+    @abstractmethod
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+        """The core: query [b, n, s, d], key and value [b, k, S, d] -> [b, n, s, d]; query head i uses key head i // (n / k).
+
+        allowed: bool, broadcastable to [b, n, s, S], true where a query sees a key; None = causal with s = S.
+        """
+
+    @property
+    def active_dropout(self) -> float:
+        """The dropout probability that applies now."""
+        return self.dropout if self.training else 0.0
+
+    def _mix(self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
+        fused = self.query_key_value(hidden)  # [s, b, (n + 2 k) d]
+        query, key, value = self._split(fused, self._local_heads, self._local_kv_heads)
+        query, key = self._positions.rotate(query, key, position_ids)
+        allowed = None
+        if cache is not None:
+            key, value = cache.write(self.layer, key, value)
+            allowed = cache.allowed
+        with self._randomness():
+            mixed = self.attend(query, key, value, allowed)
+        return mixed.permute(2, 0, 1, 3).flatten(2)  # [s, b, n d]
+
+    def _randomness(self) -> AbstractContextManager[None]:
+        # Ranks hold different heads, so their dropout masks must differ.
+        return tensor_parallel_randomness(self._group) if self.active_dropout else nullcontext()
+
+
+def _check_heads(num_heads: int, num_kv_heads: int, ranks: int) -> None:
+    if num_heads % ranks or num_kv_heads % ranks or num_heads % num_kv_heads:
+        raise NeoXError(
+            f'"num_attention_heads" {num_heads} and "num_kv_heads" {num_kv_heads} do not fit "model_parallel_size" {ranks}: '
+            "both must be multiples of it, and num_attention_heads a multiple of num_kv_heads"
+        )

@@ -1,0 +1,151 @@
+"""The architecture, on one page: model arguments become the list of layer specs that every executor runs.
+
+Numbers are those of GPT-NeoX checkpoints, for L blocks: 0 embedding, 2 ... L + 1 blocks, L + 3 final norm, L + 4 head (1 and L + 2 are
+functions without parameters there). Every choice between variants is made here, through the registries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from megatron.components import ATTENTION, NORMS, POSITIONS
+from megatron.model.activations import build_activation
+from megatron.model.attention.base import Attention
+from megatron.model.block import Block, ParallelResidualBlock, SequentialResidualBlock
+from megatron.model.dropout import HiddenDropout
+from megatron.model.embedding import Embedding
+from megatron.model.head import FinalNorm, Head, TiedHead
+from megatron.model.init_methods import build_init_method
+from megatron.model.mlp.base import MLP
+from megatron.model.mlp.gated import GatedMLP
+from megatron.model.mlp.plain import PlainMLP
+from megatron.model.positions.base import Positions
+from megatron.model.spec import BuildContext, LayerSpec
+from megatron.mpu.shard import InitMethod
+
+if TYPE_CHECKING:
+    from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.derive import derive_padded_vocab_size
+
+EMBEDDING_WEIGHT = "word_embeddings.weight"
+
+
+def build_layer_specs(args: NeoXArgs, *, vocab_size: int, padded_vocab_size: int) -> list[LayerSpec]:
+    """The model as data; specs can be pickled. vocab_size: real rows of the vocabulary; padded_vocab_size: rows in this layout."""
+    norm, head = args.num_layers + 3, args.num_layers + 4
+    vocabulary = {"vocab_size": padded_vocab_size, "valid_rows": vocab_size, "hidden_size": args.hidden_size}
+    is_tied = not args.no_weight_tying
+    tie = EMBEDDING_WEIGHT if is_tied else ""
+
+    def spec(number: int, name: str, build: Callable[..., nn.Module], *values: Any, **tying: Any) -> LayerSpec:
+        return LayerSpec(number, name, partial(_place, partial(build, args, *values), args.sequence_parallel), **tying)
+
+    return [
+        spec(0, "embedding", _build_embedding, vocabulary, tied_parameter=tie),
+        *(spec(2 + layer, "transformer", _build_block, layer) for layer in range(args.num_layers)),
+        spec(norm, "norm", _build_final_norm),
+        spec(head, "head", _build_head, vocabulary, tied_to=0 if is_tied else None, tied_parameter=tie),
+    ]
+
+
+def padded_vocab_size(args: NeoXArgs, vocab_size: int) -> int:
+    """Rows of the vocabulary in this layout: a property of the run, never of a checkpoint."""
+    return args.padded_vocab_size or derive_padded_vocab_size(
+        vocab_size, divisible_by=args.make_vocab_size_divisible_by, model_parallel_size=args.model_parallel_size
+    )
+
+
+def _place(build: Callable[[BuildContext], nn.Module], sequence_parallel: bool, context: BuildContext) -> nn.Module:
+    return build(replace(context, sequence_parallel=sequence_parallel))
+
+
+def _build_embedding(args: NeoXArgs, vocabulary: dict[str, int], context: BuildContext) -> Embedding:
+    return Embedding(
+        **vocabulary, positions=_positions(args), dropout=args.hidden_dropout, init=_init(args), context=context
+    )
+
+
+def _build_block(args: NeoXArgs, layer: int, context: BuildContext) -> Block:
+    block = ParallelResidualBlock if args.gpt_j_residual else SequentialResidualBlock
+    has_one_norm = args.gpt_j_residual and args.gpt_j_tied
+    return block(
+        input_layernorm=_norm(args, context),
+        attention=_attention(args, layer, context),
+        post_attention_layernorm=None if has_one_norm else _norm(args, context),
+        mlp=_mlp(args, context),
+        dropout=HiddenDropout(probability=args.hidden_dropout, context=context),
+    )
+
+
+def _build_final_norm(args: NeoXArgs, context: BuildContext) -> FinalNorm:
+    return FinalNorm(_norm(args, context))
+
+
+def _build_head(args: NeoXArgs, vocabulary: dict[str, int], context: BuildContext) -> nn.Module:
+    head = Head if args.no_weight_tying else TiedHead
+    return head(**vocabulary, init=_init(args), context=context)
+
+
+def _attention(args: NeoXArgs, layer: int, context: BuildContext) -> Attention:
+    attention: Attention = ATTENTION.load(args.attention_config[layer])(
+        hidden_size=args.hidden_size,
+        num_heads=args.num_attention_heads,
+        num_kv_heads=args.num_kv_heads,
+        layer=layer,
+        positions=_positions(args),
+        dropout=args.attention_dropout,
+        use_bias=args.use_bias_in_attn_linear,
+        init=_init(args),
+        output_init=_output_init(args),
+        context=context,
+        query_key_layer_scaling=args.apply_query_key_layer_scaling,
+    )
+    return attention
+
+
+def _mlp(args: NeoXArgs, context: BuildContext) -> MLP:
+    mlp = GatedMLP if args.gated_activation else PlainMLP
+    return mlp(
+        hidden_size=args.hidden_size,
+        width=args.mlp_width,
+        activation=build_activation(args.activation, tanh_gelu=args.bias_gelu_fusion),
+        use_bias=args.use_bias_in_mlp,
+        init=_init(args),
+        output_init=_output_init(args),
+        context=context,
+    )
+
+
+def _norm(args: NeoXArgs, context: BuildContext) -> nn.Module:
+    norm: nn.Module = NORMS.load(args.norm)(
+        args.hidden_size, epsilon=args.norm_epsilon, use_bias=args.use_bias_in_norms, context=context
+    )
+    return norm
+
+
+def _positions(args: NeoXArgs) -> Positions:
+    positions: Positions = POSITIONS.load(args.pos_emb)(
+        max_positions=args.max_position_embeddings,
+        head_dim=args.head_dim,
+        rotary_fraction=args.rotary_pct,
+        rotary_base=args.rotary_emb_base,
+        offset=args.opt_pos_emb_offset,
+    )
+    return positions
+
+
+def _init(args: NeoXArgs) -> InitMethod:
+    return _init_method(args, args.init_method)
+
+
+def _output_init(args: NeoXArgs) -> InitMethod:
+    return _init_method(args, args.output_layer_init_method)
+
+
+def _init_method(args: NeoXArgs, name: str) -> InitMethod:
+    return build_init_method(name, std=args.init_method_std, num_layers=args.num_layers, hidden_size=args.hidden_size)

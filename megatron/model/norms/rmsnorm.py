@@ -1,0 +1,22 @@
+"""RMSNorm: unit root mean square, then a learned gain; never an offset."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from megatron.fused_kernels import reference
+from megatron.model.init_methods import ones
+from megatron.model.norms.base import Norm
+from megatron.model.spec import BuildContext
+
+
+class RMSNorm(Norm):
+    """`x / sqrt(mean(x^2) + epsilon) * scale`."""
+
+    def __init__(self, hidden_size: int, *, epsilon: float, use_bias: bool, context: BuildContext) -> None:
+        super().__init__(hidden_size, epsilon=epsilon, use_bias=use_bias, context=context)
+        self.scale = self._build_parameter(hidden_size, ones)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[s, b, h] -> [s, b, h]"""
+        return reference.rms_norm(hidden, self._shared(self.scale), epsilon=self.epsilon)

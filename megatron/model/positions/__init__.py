@@ -1,0 +1,1 @@
+"""How the model learns where a token stands, one scheme a file."""

@@ -1,0 +1,36 @@
+"""A position scheme acts at two places: on the token embeddings, and on queries and keys. By default it does nothing at either.
+
+Shapes: `s` sequence, `b` micro-batch, `h` hidden, `n` local heads, `d` head size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from megatron.model.spec import BuildContext
+from megatron.mpu.shard import InitMethod
+
+
+@dataclass(frozen=True)
+class Positions:
+    """One scheme, as data; schemes take the same arguments and use those they need.
+
+    max_positions: number of positions a model knows; head_dim: `d`; rotary_fraction: part of each head that is rotated
+    (`rotary_pct`); rotary_base: wavelength base (`rotary_emb_base`); offset: rows before position 0 (`opt_pos_emb_offset`).
+    """
+
+    max_positions: int
+    head_dim: int
+    rotary_fraction: float = 1.0
+    rotary_base: float = 10000
+    offset: int = 0
+
+    def build_embedding(self, hidden_size: int, *, init: InitMethod, context: BuildContext) -> nn.Module | None:
+        """A module from position_ids [b, s] to what is added to the hidden states [s, b, h], or None."""
+        return None
+
+    def rotate(self, query: Tensor, key: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [b, n, s, d] and keys as attention uses them, given the positions [b, s] of their tokens."""
+        return query, key

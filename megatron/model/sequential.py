@@ -1,0 +1,106 @@
+"""The model as one module: every layer spec built and run in order, on one pipeline stage.
+
+Parameters are called `"{layer number}.{name in the layer}"`, here as everywhere else; the pipeline executor builds the same layers with
+`build_layer`.
+
+Shapes: `b` micro-batch, `s` sequence, `v` padded vocabulary, `t` tensor-parallel size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from megatron.model.cache import KeyValueCache
+from megatron.model.spec import BuildContext, LayerSpec
+from megatron.model.stream import Stream
+from megatron.mpu.shard import initialize_parameters, name_parameters, set_shard, shard_of
+
+BLOCK = "transformer"
+
+
+def build_layer(spec: LayerSpec, context: BuildContext) -> nn.Module:
+    """The layer of one spec, its parameters named but not yet initialised.
+
+    A parameter that two layers share has the name of the original in both, and a `tied` key equal to that name.
+    """
+    layer = spec.build(context)
+    name_parameters(layer, str(spec.number))
+    if spec.tied_parameter:
+        owner = spec.number if spec.tied_to is None else spec.tied_to
+        name = f"{owner}.{spec.tied_parameter}"
+        shared = layer.get_parameter(spec.tied_parameter)
+        set_shard(shared, replace(shard_of(shared), name=name, tied=name))
+    return layer
+
+
+class SequentialModel(nn.Module):
+    """All layers of `specs`, in order.
+
+    seed: initial weights are a function of it and of the parameters' names, None leaves them uninitialised (they are about to be
+    loaded); checkpoint_num_layers: in training, keep only the inputs of every so many blocks and compute the rest again in the
+    backward pass, 0 = keep everything.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[LayerSpec],
+        context: BuildContext,
+        *,
+        seed: int | None,
+        checkpoint_num_layers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.specs = tuple(specs)
+        self.checkpoint_num_layers = checkpoint_num_layers
+        for spec in specs:
+            self.add_module(str(spec.number), build_layer(spec, context))
+        self._tie()
+        if seed is not None:
+            initialize_parameters(self, seed=seed)
+
+    def layer(self, number: int) -> nn.Module:
+        """The layer with this number."""
+        return self.get_submodule(str(number))
+
+    def forward(self, tokens: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """tokens and position_ids int64 [b, s] -> logits [b, s, v/t]; with a cache, tokens are those that follow what it holds."""
+        if cache is not None:
+            cache.extend(tokens.shape[1], tokens.device)
+        first, *middle, last = self.specs
+        stream = self.layer(first.number)(tokens, position_ids, cache)
+        for run in self._runs(middle):
+            if self._recomputes(run):
+                stream = checkpoint(self._run_layers, run, stream, use_reentrant=False)
+            else:
+                stream = self._run_layers(run, stream)
+        logits: Tensor = self.layer(last.number)(stream)
+        return logits
+
+    def _tie(self) -> None:
+        for spec in self.specs:
+            if spec.tied_to is not None:
+                path, _, name = spec.tied_parameter.rpartition(".")
+                original = self.layer(spec.tied_to).get_parameter(spec.tied_parameter)
+                setattr(self.layer(spec.number).get_submodule(path), name, original)
+
+    def _runs(self, specs: Sequence[LayerSpec]) -> Iterator[list[LayerSpec]]:
+        """The specs in order, as many consecutive blocks together as are recomputed together."""
+        run: list[LayerSpec] = []
+        for spec in specs:
+            if run and (run[0].name != BLOCK or spec.name != BLOCK or len(run) == self.checkpoint_num_layers):
+                yield run
+                run = []
+            run.append(spec)
+        yield run
+
+    def _recomputes(self, run: Sequence[LayerSpec]) -> bool:
+        return self.checkpoint_num_layers > 0 and self.training and run[0].name == BLOCK
+
+    def _run_layers(self, run: Sequence[LayerSpec], stream: Stream) -> Stream:
+        for spec in run:
+            stream = self.layer(spec.number)(stream)
+        return stream

@@ -1,0 +1,93 @@
+"""Values of a configuration with the place each was written at."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+KeyPath = tuple[str | int, ...]
+"""Where a value lies: `("optimizer", "params", "lr")`; list items by position."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a key was written. `line` and `column` count from 1 and are absent outside files."""
+
+    source: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that replaced an earlier one."""
+
+    key: str
+    old: Any
+    old_origin: Origin | None
+    new: Any
+    new_origin: Origin | None
+
+    def __str__(self) -> str:
+        return f'"{self.key}": {quote(self.old)} ({self.old_origin}) -> {quote(self.new)} ({self.new_origin})'
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A file as it was read."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ConfigValues:
+    """Merged values, not yet checked: `values` by key, `origins` by key path, what was overridden, and problems met while merging."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[KeyPath, Origin] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def origin(self, key: str | KeyPath) -> Origin | None:
+        """Where `key` ("norm", "optimizer.params.lr" or a key path) was written, else the nearest enclosing key, else None."""
+        path: KeyPath = tuple(key.split(".")) if isinstance(key, str) else key
+        while path and path not in self.origins:
+            path = path[:-1]
+        return self.origins.get(path)
+
+    def with_value(self, path: Sequence[str], value: Any, origin: Origin) -> ConfigValues:
+        """A copy in which `path` has this value; sections on the way are created, an earlier value is recorded as overridden."""
+        values = copy.deepcopy(self.values)
+        section = values
+        for name in path[:-1]:
+            if not isinstance(section.get(name), dict):
+                section[name] = {}
+            section = section[name]
+        key, existed = tuple(path), path[-1] in section
+        override = Override(".".join(path), section.get(path[-1]), self.origin(key), value, origin)
+        section[path[-1]] = value
+        origins = {place: at for place, at in self.origins.items() if place[: len(key)] != key}
+        for depth in range(1, len(key)):
+            origins.setdefault(key[:depth], origin)
+        origins[key] = origin
+        overrides = (*self.overrides, override) if existed else self.overrides
+        return replace(self, values=values, origins=origins, overrides=overrides)
+
+    @staticmethod
+    def from_dict(config: Mapping[str, Any]) -> ConfigValues:
+        """Values without origins, from a dictionary of Python values; `-` in keys becomes `_`."""
+        return ConfigValues({str(key).replace("-", "_"): value for key, value in config.items()})
+
+
+def quote(value: Any, *, limit: int = 90) -> str:
+    """A value as it would be written in a config, shortened when long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,0 +1,160 @@
+"""The model on several tensor-parallel ranks computes what it computes on one: logits, loss and every gradient, in fp64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from megatron.model.cache import KeyValueCache
+from megatron.model.dropout import HiddenDropout
+from megatron.model.loss import masked_loss_sum
+from megatron.model.sequential import SequentialModel
+from megatron.model.spec import BuildContext
+from megatron.mpu.groups import SINGLE, Group
+from megatron.mpu.mappings import gather_from_tensor_region
+from megatron.mpu.shard import ShardInfo, shard_of
+from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args, build_model, parameters_by_name, random_batch
+from tests.worlds import run_world
+
+TOLERANCE = 1e-10
+DROPOUT = {"hidden_dropout": 0.3, "attention_dropout": 0.3}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_tensor_parallel_ranks_compute_what_one_process_computes(size: int) -> None:
+    for report in run_world(size, compare_all_variants):
+        assert len(report) == 2 * len(VARIANTS)
+        wrong = {case: errors for case, errors in report.items() if max(errors.values()) > TOLERANCE}
+        assert not wrong
+
+
+def compare_all_variants(rank: int) -> dict[str, dict[str, float]]:
+    """The largest absolute errors of logits, loss and gradients by name, for each variant with and without sequence parallelism."""
+    group = world_group()
+    report = {}
+    for name, settings in VARIANTS.items():
+        expected = run_model(build(settings, SINGLE), SINGLE)
+        for sequence_parallel in (False, True):
+            found = run_model(build(settings, group, sequence_parallel=sequence_parallel), group)
+            report[f"{name}, sequence parallel {sequence_parallel}"] = compare(found, expected)
+    return report
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
+    """Largest absolute error of each quantity; a gradient is compared with this rank's part of the whole one."""
+    logits = (found["logits"][..., :VOCAB_SIZE] - expected["logits"][..., :VOCAB_SIZE]).abs().max().item()
+    errors = {"logits": logits, "loss": (found["loss"] - expected["loss"]).abs().item()}
+    assert set(found["gradients"]) == set(expected["gradients"])
+    for name, (gradient, info) in found["gradients"].items():
+        whole, whole_info = expected["gradients"][name]
+        errors[name] = (gradient - info.cut(with_padding_of(whole, whole_info, info))).abs().max().item()
+    return errors
+
+
+def with_padding_of(gradient: Tensor, info: ShardInfo, other: ShardInfo) -> Tensor:
+    """The gradient of one layout as it must be in another, whose vocabulary has more padding: zero there."""
+    assert info.logical_shape == other.logical_shape
+    result = torch.zeros(other.full_shape, dtype=gradient.dtype)
+    result[: info.logical_shape[0]] = gradient[: info.logical_shape[0]]
+    return result
+
+
+def run_model(model: SequentialModel, group: Group) -> dict[str, Any]:
+    """One forward and backward pass: whole logits, summed loss, and (gradient, ShardInfo) of each parameter."""
+    tokens, labels, loss_mask, position_ids = random_batch()
+    logits = model(tokens, position_ids)
+    loss = masked_loss_sum(logits, labels, loss_mask, group, VOCAB_SIZE)
+    loss.backward()
+    gradients = {name: (value.grad, shard_of(value)) for name, value in parameters_by_name(model).items()}
+    with torch.no_grad():
+        return {"logits": gather_from_tensor_region(logits, group), "loss": loss.detach(), "gradients": gradients}
+
+
+def build(
+    settings: Mapping[str, Any], group: Group, *, sequence_parallel: bool = False, **options: Any
+) -> SequentialModel:
+    """The variant with enough heads for four ranks; the vocabulary has other padding on one process than on several."""
+    heads = {"hidden_size": 64, "num_attention_heads": 8, **({"num_kv_heads": 4} if "num_kv_heads" in settings else {})}
+    layout = {"sequence_parallel": sequence_parallel, "model_parallel_size": group.size, "global_num_gpus": group.size}
+    context = BuildContext(group, torch.float64)
+    padded_vocab_size = 60 if group.size == 1 else 72
+    args = build_args(**{**settings, **heads, **layout})
+    return build_model(args, context=context, padded_vocab_size=padded_vocab_size, **options)
+
+
+def world_group() -> Group:
+    size = dist.get_world_size()
+    return Group(dist.get_rank(), size, tuple(range(size)), dist.group.WORLD)
+
+
+def test_dropout_and_generation_on_two_ranks() -> None:
+    """One world for what needs two ranks but no reference on one process."""
+    for report in run_world(2, check_dropout_and_generation):
+        assert report == dict.fromkeys(report, True)
+        assert len(report) == 9
+
+
+def check_dropout_and_generation(rank: int) -> dict[str, bool]:
+    group = world_group()
+    report = {}
+    for is_split in (False, True):
+        report[f"hidden masks differ only if split: {is_split}"] = hidden_masks_differ(group, is_split) == is_split
+        for residual in (False, True):
+            settings = {**DROPOUT, "gpt_j_residual": residual}
+            case = f"sequence parallel {is_split}, parallel residual {residual}"
+            report[f"replicas agree: {case}"] = replicas_agree_and_recompute(group, settings, is_split)
+    report["attention masks differ"] = attention_masks_differ(group)
+    report["decoding with grouped-query heads"] = decoding_equals_forward(group, VARIANTS["llama"])
+    report["decoding with a parallel residual"] = decoding_equals_forward(group, VARIANTS["pythia"])
+    return report
+
+
+def hidden_masks_differ(group: Group, is_split: bool) -> bool:
+    context = BuildContext(group, torch.float64, sequence_parallel=is_split)
+    torch.manual_seed(0)
+    return differ_between_ranks(HiddenDropout(probability=0.5, context=context)(torch.ones(64)), group)
+
+
+def attention_masks_differ(group: Group) -> bool:
+    """Ranks given the same heads and the same generators drop different weights."""
+    attention = build(DROPOUT, group).layer(2).attention
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.fill_(0.1)
+    hidden = torch.randn(16, 2, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    return differ_between_ranks(attention.partial(hidden, random_batch()[3]), group)
+
+
+def replicas_agree_and_recompute(group: Group, settings: Mapping[str, Any], sequence_parallel: bool) -> bool:
+    """Gradients of replicated parameters are the same on all ranks, and recomputation draws the same masks again."""
+    results = []
+    for checkpoint_num_layers in (0, 1):
+        model = build(settings, group, sequence_parallel=sequence_parallel, checkpoint_num_layers=checkpoint_num_layers)
+        torch.manual_seed(0)
+        results.append(run_model(model, group)["gradients"])
+    stored, recomputed = results
+    is_same = all(torch.equal(stored[name][0], recomputed[name][0]) for name in stored)
+    replicated = [gradient for gradient, info in stored.values() if not info.is_sharded]
+    return is_same and not any(differ_between_ranks(gradient, group) for gradient in replicated)
+
+
+def differ_between_ranks(tensor: Tensor, group: Group) -> bool:
+    with torch.no_grad():
+        copies = gather_from_tensor_region(tensor.detach().flatten(), group).view(group.size, -1)
+    return not torch.allclose(copies, copies[:1].expand_as(copies), atol=1e-12, rtol=0)
+
+
+@torch.no_grad()
+def decoding_equals_forward(group: Group, settings: Mapping[str, Any]) -> bool:
+    model = build(settings, group).eval()
+    tokens, _, _, position_ids = random_batch()
+    cache = KeyValueCache(batch_size=2, max_length=16)
+    steps = [tokens[:, :9], *tokens[:, 9:].split(1, dim=1)]
+    logits = torch.cat([model(step, cache.next_position_ids(step.shape[1]), cache) for step in steps], dim=1)
+    return torch.allclose(logits, model(tokens, position_ids), atol=1e-10, rtol=0)

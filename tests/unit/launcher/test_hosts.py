@@ -1,0 +1,79 @@
+"""From the launcher keys to hosts and slots."""
+
+from __future__ import annotations
+
+import pytest
+
+from megatron.errors import LaunchError
+from megatron.launcher.base import Host
+from megatron.launcher.hosts import is_this_machine, resolve_hosts
+from megatron.neox_arguments.runner import RunnerArgs
+
+
+def resolve(*, devices: int = 0, environment: dict[str, str] | None = None, **keys):
+    args = RunnerArgs.model_construct(
+        **{"hostfile": None, "include": None, "exclude": None, "num_nodes": -1, "num_gpus": None, **keys}
+    )
+    return resolve_hosts(args, environment=environment or {}, devices=lambda: devices)
+
+
+@pytest.fixture
+def hostfile(tmp_path):
+    path = tmp_path / "hostfile"
+    path.write_text("a slots=4\nb slots=4\nc slots=4\n")
+    return str(path)
+
+
+def test_without_a_hostfile_this_machine_is_used_with_a_process_per_device():
+    assert resolve(devices=4) == (Host("localhost", (0, 1, 2, 3)),)
+
+
+def test_a_machine_without_devices_runs_one_cpu_process_or_as_many_as_asked():
+    assert resolve() == (Host("localhost", (0,)),)
+    assert resolve(num_gpus=3) == (Host("localhost", (0, 1, 2)),)
+
+
+def test_more_processes_than_devices_are_refused_with_the_way_to_the_cpu():
+    with pytest.raises(
+        LaunchError, match=r'"num_gpus" is 3, but this machine shows 2 accelerators.*CUDA_VISIBLE_DEVICES=""'
+    ):
+        resolve(devices=2, num_gpus=3)
+
+
+def test_single_devices_of_this_machine_can_be_chosen():
+    assert resolve(devices=4, include="localhost:1,3") == (Host("localhost", (1, 3)),)
+
+
+def test_num_nodes_and_num_gpus_cut_the_hostfile(hostfile):
+    assert resolve(hostfile=hostfile, num_nodes=2, num_gpus=3) == (Host("a", (0, 1, 2)), Host("b", (0, 1, 2)))
+
+
+def test_the_environment_may_name_the_hostfile_and_the_config_wins(hostfile, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("z slots=1\n")
+    environment = {"DLTS_HOSTFILE": hostfile}
+    assert len(resolve(environment=environment)) == 3
+    assert resolve(environment=environment, hostfile=str(other)) == (Host("z", (0,)),)
+
+
+def test_filters_come_before_num_nodes(hostfile):
+    assert resolve(hostfile=hostfile, exclude="a", num_nodes=1) == (Host("b", (0, 1, 2, 3)),)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"num_nodes": 4}, "there are 3 hosts"),
+        ({"num_gpus": 5}, 'host "a" has 4 slots'),
+        ({"include": "a", "exclude": "b"}, "both given"),
+    ],
+)
+def test_keys_that_ask_for_more_than_there_is(hostfile, keys, message):
+    with pytest.raises(LaunchError, match=message):
+        resolve(hostfile=hostfile, **keys)
+
+
+def test_this_machine_is_known_by_its_names(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu1.cluster")
+    assert all(is_this_machine(Host(name, (0,))) for name in ("localhost", "127.0.0.1", "gpu1", "gpu1.cluster"))
+    assert not is_this_machine(Host("gpu2", (0,)))

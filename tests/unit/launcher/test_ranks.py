@@ -1,0 +1,184 @@
+"""Real processes of ranks: started, signalled, ended. The scripts import nothing, so each takes some 20 ms to start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from megatron.launcher.children import start_child
+from megatron.launcher.ranks import Ranks, rank_argv
+
+SAVE_ON_SIGNAL = """
+import os, signal, sys, time
+def save(number, frame):
+    time.sleep(0.3)
+    open(f"{sys.argv[1]}.{os.environ['RANK']}", "a").write(f"saved after {number}\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGUSR1, lambda number, frame: open(f"{sys.argv[1]}.{os.environ['RANK']}", "a").write("noticed\\n"))
+open(f"{sys.argv[1]}.ready{os.environ['RANK']}", "w")
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def ranks():
+    group = Ranks(grace_seconds=20)
+    yield group
+    group.kill_if_running()
+    group.close()
+
+
+def start(ranks: Ranks, code: str, *arguments: object, size: int = 2) -> dict[int, int]:
+    environments = {rank: {**os.environ, "RANK": str(rank)} for rank in range(size)}
+    return ranks.start([sys.executable, "-I", "-c", code, *map(str, arguments)], environments)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> float:
+    """Seconds until `condition` held."""
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < seconds, "waited too long"
+        time.sleep(0.01)
+    return time.monotonic() - begin
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state != "Z"
+
+
+def test_ranks_that_exit_with_0_have_succeeded(ranks):
+    start(ranks, "pass")
+    wait_until(ranks.all_succeeded)
+    assert not ranks.any_failed()
+    assert ranks.cause() is None
+
+
+def test_nothing_has_succeeded_before_the_start(ranks):
+    assert not ranks.all_succeeded()
+
+
+def test_one_failing_rank_is_the_cause_and_the_others_are_ended(ranks):
+    pids = start(ranks, "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit(5)\ntime.sleep(60)")
+    wait_until(ranks.any_failed)
+    begin = time.monotonic()
+    ranks.end()
+    assert time.monotonic() - begin < 3
+    assert not any(exists(pid) for pid in pids.values())
+    cause = ranks.cause()
+    assert (cause.rank, cause.exit_code) == (1, 5)
+
+
+def test_survivors_that_ignore_sigterm_are_killed(ranks, monkeypatch, tmp_path):
+    monkeypatch.setattr("megatron.launcher.ranks.FAILURE_PATIENCE", 0.2)
+    code = """
+import os, signal, sys, time
+if os.environ["RANK"] == "0":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1], "w"); time.sleep(60)
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    pids = start(ranks, code, tmp_path / "ready")
+    wait_until(ranks.any_failed)
+    ranks.end()
+    assert not any(exists(pid) for pid in pids.values())
+    assert (ranks.cause().rank, ranks.cause().exit_code) == (1, -9)
+
+
+def test_what_a_failed_rank_leaves_behind_is_killed_too(ranks, tmp_path):
+    code = f"""
+import subprocess, sys
+child = subprocess.Popen([{sys.executable!r}, "-I", "-c", "import time; time.sleep(60)"])
+open(sys.argv[1], "w").write(str(child.pid))
+sys.exit(1)
+"""
+    start(ranks, code, tmp_path / "pid", size=1)
+    wait_until(ranks.any_failed)
+    grandchild = int((tmp_path / "pid").read_text())
+    assert exists(grandchild)
+    ranks.end()
+    wait_until(lambda: not exists(grandchild))
+
+
+def test_a_stop_reaches_every_rank_exactly_once_and_waits_for_a_clean_exit(ranks, tmp_path):
+    start(ranks, SAVE_ON_SIGNAL, tmp_path / "out")
+    wait_until(lambda: all((tmp_path / f"out.ready{rank}").exists() for rank in range(2)))
+    ranks.stop(signal.SIGTERM)
+    ranks.stop(signal.SIGTERM)
+    wait_until(lambda: ranks.any_failed() or ranks.all_succeeded())
+    assert ranks.all_succeeded()
+    assert [(tmp_path / f"out.{rank}").read_text() for rank in range(2)] == ["saved after 15\n"] * 2
+
+
+def test_other_signals_are_passed_on_and_stop_nothing(ranks, tmp_path):
+    start(ranks, SAVE_ON_SIGNAL, tmp_path / "out", size=1)
+    wait_until((tmp_path / "out.ready0").exists)
+    ranks.forward(signal.SIGUSR1)
+    wait_until((tmp_path / "out.0").exists)
+    assert ranks.stop_signal is None
+    assert not ranks.any_failed()
+
+
+def test_ranks_that_do_not_stop_in_time_are_killed(tmp_path):
+    ranks = Ranks(grace_seconds=0.2)
+    start(
+        ranks,
+        "import signal, sys, time\nsignal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(60)",
+        tmp_path / "ready",
+        size=1,
+    )
+    wait_until((tmp_path / "ready").exists)
+    ranks.stop(signal.SIGTERM)
+    assert wait_until(ranks.any_failed) < 5
+    assert ranks.overdue
+    ranks.close()
+
+
+def test_ranks_die_with_the_process_that_started_them(tmp_path):
+    """A parent that is killed with SIGKILL can end nothing itself: the kernel does it."""
+    code = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from megatron.launcher.ranks import Ranks
+ranks = Ranks(grace_seconds=1)
+pids = ranks.start([sys.executable, "-I", "-c", "import time; time.sleep(60)"], {{0: dict(os.environ), 1: dict(os.environ)}})
+open(sys.argv[1], "w").write(" ".join(map(str, pids.values())))
+os.replace(sys.argv[1], sys.argv[1] + ".done")
+time.sleep(60)
+"""
+    parent = start_child(
+        [sys.executable, "-I", "-c", code, str(tmp_path / "pids")], os.environ, death_signal=signal.SIGKILL
+    )
+    wait_until((tmp_path / "pids.done").exists)
+    pids = [int(pid) for pid in (tmp_path / "pids.done").read_text().split()]
+    assert len(pids) == 2
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(exists(pid) for pid in pids), seconds=5)
+
+
+def test_only_the_first_rank_reads_our_input(ranks, tmp_path):
+    start(
+        ranks,
+        "import os, sys\nopen(f\"{sys.argv[1]}.{os.environ['RANK']}\", 'w').write(os.readlink('/proc/self/fd/0'))",
+        tmp_path / "stdin",
+    )
+    wait_until(ranks.all_succeeded)
+    assert (tmp_path / "stdin.0").read_text() == os.readlink("/proc/self/fd/0")
+    assert (tmp_path / "stdin.1").read_text() == "/dev/null"
+
+
+def test_what_ranks_print_is_not_buffered():
+    assert rank_argv("train.py", ["a"]) == [sys.executable, "-u", "train.py", "a"]

@@ -1,0 +1,100 @@
+"""The frame around a rank's main: errors are left for the agent, or told once without one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megatron.launcher.failure import read_error_record
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def run(body: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `body` as the main of a rank; NEOX_RANK_DEFAULTS as the agent sets it, unless given."""
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    code = f"import os, sys\nfrom megatron.errors import DataError\nfrom megatron.launcher.worker import run_worker\ndef main():\n{lines}run_worker(main)\n"
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RANK", "WORLD_SIZE", "TORCHELASTIC_ERROR_FILE", "OMP_NUM_THREADS")
+    }
+    environment = {**kept, "PYTHONPATH": str(REPOSITORY), "NEOX_RANK_DEFAULTS": "1", **variables}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_a_main_that_returns_ends_with_0():
+    result = run("print('done')")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
+
+
+def test_an_error_of_ours_is_left_for_the_agent_in_silence(tmp_path):
+    result = run("raise DataError('no data: make some')", TORCHELASTIC_ERROR_FILE=str(tmp_path / "error"))
+    assert (result.returncode, result.stderr) == (1, "")
+    record = read_error_record(tmp_path / "error")
+    assert (record.text, record.expected) == ("no data: make some", True)
+
+
+def test_an_unexpected_error_leaves_its_traceback_from_main_on(tmp_path):
+    result = run("raise ValueError('odd')", TORCHELASTIC_ERROR_FILE=str(tmp_path / "error"))
+    assert (result.returncode, result.stderr) == (1, "")
+    lines = read_error_record(tmp_path / "error").text.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert "in main" in lines[1]
+    assert lines[-1] == "ValueError: odd"
+
+
+def test_without_an_agent_an_error_is_printed_with_the_rank():
+    result = run("raise DataError('no data')", RANK="1", LOCAL_RANK="1", WORLD_SIZE="2")
+    assert (result.returncode, result.stderr) == (1, "error (rank 1): no data\n")
+    result = run("raise DataError('no data')")
+    assert (result.returncode, result.stderr) == (1, "error: no data\n")
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [("sys.exit(4)", 4), ("sys.exit()", 0), ("raise KeyboardInterrupt", 130), ("sys.exit('a reason')", 1)],
+)
+def test_exit_codes_are_kept(statement, code):
+    result = run(statement)
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+
+
+def test_output_is_not_lost_and_threads_do_not_keep_a_failed_rank_alive():
+    body = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\nsys.stdout.write('almost')\nraise DataError('x')"
+    result = run(body)
+    assert (result.returncode, result.stdout) == (1, "almost")
+
+
+def test_wrong_rank_variables_are_an_error_like_any_other():
+    result = run("pass", RANK="5", WORLD_SIZE="2", LOCAL_RANK="0")
+    assert result.returncode == 1
+    assert "contradict each other" in result.stderr
+
+
+def test_a_rank_started_by_srun_finds_torchs_variables_and_our_defaults():
+    slurm = {
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+    }
+    environment = {**slurm, "XDG_CACHE_HOME": "/cache", "PYTHONPATH": str(REPOSITORY)}
+    code = (
+        "import os\nfrom megatron.launcher.worker import run_worker\n"
+        "run_worker(lambda: print(*(os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'OMP_NUM_THREADS'))))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    rank, world, local, master, threads = result.stdout.split()
+    assert (rank, world, local, master) == ("1", "2", "1", "127.0.0.1")
+    assert int(threads) >= 1

@@ -1,0 +1,180 @@
+"""Both attention cores equal attention written as loops over heads and queries, in both head layouts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from megatron.components import ATTENTION
+from megatron.errors import NeoXError
+from megatron.model.attention.base import Attention
+from megatron.model.attention.head_layout import split_grouped, split_interleaved
+from megatron.model.positions.none import NoPositions
+from megatron.model.positions.rotary import RotaryPositions
+from megatron.model.spec import BuildContext
+from megatron.mpu.groups import Group
+from tests.unit.model.builders import FP64, NORMAL, perturb
+
+LENGTH, ROWS, HIDDEN, HEADS, HEAD = 6, 2, 32, 4, 8
+CORES = ATTENTION.names
+X = torch.randn(LENGTH, ROWS, HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+POSITION_IDS = torch.arange(LENGTH).expand(ROWS, LENGTH)
+
+
+def build(
+    core: str = "global", *, num_kv_heads: int = HEADS, context: BuildContext = FP64, **options: Any
+) -> Attention:
+    arguments: dict[str, Any] = {
+        "positions": NoPositions(LENGTH, HEAD),
+        "layer": 2,
+        "dropout": 0.0,
+        "use_bias": True,
+        **options,
+    }
+    attention: Attention = ATTENTION.load(core)(
+        hidden_size=HIDDEN,
+        num_heads=HEADS,
+        num_kv_heads=num_kv_heads,
+        init=NORMAL,
+        output_init=NORMAL,
+        context=context,
+        **arguments,
+    )
+    perturb(attention)
+    return attention
+
+
+def attend_by_loops(attention: Attention, num_kv_heads: int) -> Tensor:
+    """[s, b, h]: every head and query by itself, rows of the fused projection picked by number."""
+    group = HEADS // num_kv_heads
+    fused = F.linear(X, attention.query_key_value.weight, attention.query_key_value.bias)
+
+    def head(row: int) -> Tensor:
+        return fused[..., row * HEAD : (row + 1) * HEAD]  # [s, b, d]
+
+    mixed = []
+    for i in range(HEADS):
+        if num_kv_heads == HEADS:
+            query, key, value = head(3 * i), head(3 * i + 1), head(3 * i + 2)
+        else:
+            query, key, value = head(i), head(HEADS + i // group), head(HEADS + num_kv_heads + i // group)
+        columns = []
+        for now in range(LENGTH):
+            scores = (query[now] * key[: now + 1]).sum(-1) / math.sqrt(HEAD)  # [past, b]
+            columns.append((scores.softmax(0).unsqueeze(-1) * value[: now + 1]).sum(0))
+        mixed.append(torch.stack(columns))
+    return F.linear(torch.cat(mixed, dim=-1), attention.dense.weight, attention.dense.bias)
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
+def test_attention_equals_loops_over_heads_and_queries(core: str, num_kv_heads: int) -> None:
+    attention = build(core, num_kv_heads=num_kv_heads)
+    torch.testing.assert_close(attention(X, POSITION_IDS), attend_by_loops(attention, num_kv_heads))
+
+
+def test_interleaved_and_grouped_layouts_hold_the_same_heads() -> None:
+    query, key, value = (torch.randn(ROWS, HEADS, LENGTH, HEAD) for _ in range(3))
+    by_sequence = [x.permute(2, 0, 1, 3) for x in (query, key, value)]  # [s, b, n, d]
+    interleaved = torch.stack(by_sequence, dim=3).flatten(2)
+    grouped = torch.cat(by_sequence, dim=2).flatten(2)
+    for fused, split in ((interleaved, split_interleaved), (grouped, split_grouped)):
+        for found, expected in zip(split(fused, HEADS, HEADS), (query, key, value), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_grouped_query_attention_equals_multi_head_attention_with_repeated_heads() -> None:
+    grouped, multi_head = build(num_kv_heads=2), build()
+    query, key, value = grouped.query_key_value.weight.split((HEADS * HEAD, 2 * HEAD, 2 * HEAD))
+    key, value = (x.view(2, HEAD, HIDDEN).repeat_interleave(2, dim=0) for x in (key, value))
+    interleaved = torch.stack((query.view(HEADS, HEAD, HIDDEN), key, value), dim=1).flatten(0, 2)
+    with torch.no_grad():
+        multi_head.query_key_value.weight.copy_(interleaved)
+        multi_head.dense.weight.copy_(grouped.dense.weight)
+        for bias in (grouped.query_key_value.bias, multi_head.query_key_value.bias):
+            bias.zero_()
+        multi_head.dense.bias.copy_(grouped.dense.bias)
+    torch.testing.assert_close(grouped(X, POSITION_IDS), multi_head(X, POSITION_IDS))
+
+
+@pytest.mark.parametrize("num_kv_heads", [4, 2])
+def test_flash_gives_the_values_and_gradients_of_global(num_kv_heads: int) -> None:
+    results = {}
+    for core in CORES:
+        attention = build(core, num_kv_heads=num_kv_heads, positions=RotaryPositions(LENGTH, HEAD))
+        x = X.clone().requires_grad_()
+        output = attention(x, POSITION_IDS)
+        output.square().sum().backward()
+        results[core] = [output, x.grad, *(parameter.grad for parameter in attention.parameters())]
+    for found, expected in zip(results["flash"], results["global"], strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_no_query_sees_later_tokens(core: str) -> None:
+    attention = build(core)
+    changed = X.clone()
+    changed[4:] += 1
+    before, after = attention(X, POSITION_IDS), attention(changed, POSITION_IDS)
+    torch.testing.assert_close(before[:4], after[:4])
+    assert (before[4] - after[4]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_rotary_attention_depends_on_distances_only(core: str) -> None:
+    attention = build(core, positions=RotaryPositions(4 * LENGTH, HEAD, rotary_base=10))
+    expected = attention(X, POSITION_IDS)
+    torch.testing.assert_close(attention(X, POSITION_IDS + 10), expected, atol=1e-5, rtol=0)
+    assert (attention(X, POSITION_IDS * 2) - expected).abs().max() > 0.01
+
+
+def test_query_key_layer_scaling_does_not_change_the_result() -> None:
+    torch.testing.assert_close(
+        build(query_key_layer_scaling=True)(X, POSITION_IDS), build(query_key_layer_scaling=False)(X, POSITION_IDS)
+    )
+
+
+def test_query_key_layer_scaling_keeps_large_fp16_scores_finite() -> None:
+    half = BuildContext(dtype=torch.float16)
+    query, key = (torch.full((1, HEADS, 2, HEAD), size, dtype=torch.float16) for size in (400.0, 100.0))
+    for scaling, is_finite in ((True, True), (False, False)):
+        attention = build(context=half, query_key_layer_scaling=scaling)
+        assert attention.attend(query, key, key, None).isfinite().all() == is_finite
+
+
+def test_the_softmax_of_half_precision_scores_is_computed_in_fp32() -> None:
+    shape = (1, HEADS, 64, HEAD)
+    query, key, value = (torch.randn(shape, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(3))
+    scores = (query / math.sqrt(HEAD)) @ key.mT
+    causal = torch.ones(64, 64, dtype=torch.bool).tril()
+    weights = scores.float().masked_fill(~causal, float("-inf")).softmax(-1).bfloat16()
+    result = build(context=BuildContext(dtype=torch.bfloat16)).attend(query, key, value, None)
+    torch.testing.assert_close(result, weights @ value, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_attention_dropout_acts_in_training_only(core: str) -> None:
+    attention = build(core, dropout=0.5)
+    plain = build(core)(X, POSITION_IDS)
+    assert (attention(X, POSITION_IDS) - plain).abs().max() > 0.01
+    torch.testing.assert_close(attention.eval()(X, POSITION_IDS), plain)
+
+
+def test_the_first_token_passes_dropout_whole_or_not_at_all() -> None:
+    # It has one weight, 1, which dropout of one half makes 0 or 2.
+    torch.manual_seed(0)
+    attention = build(dropout=0.5)
+    value = torch.ones(64, HEADS, 1, HEAD, dtype=torch.float64)
+    result = attention.attend(value, value, value, None)
+    assert set(result.unique().tolist()) == {0.0, 2.0}
+
+
+def test_heads_that_do_not_divide_among_the_ranks_are_refused() -> None:
+    context = BuildContext(tensor_group=Group(0, 4, (0, 1, 2, 3)))
+    with pytest.raises(NeoXError, match='"num_kv_heads" 2 do not fit "model_parallel_size" 4'):
+        build(num_kv_heads=2, context=context)

@@ -1,0 +1,61 @@
+"""Arguments become the right list of layers, numbered and named as in GPT-NeoX checkpoints."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from megatron.model.attention.flash import FlashAttention
+from megatron.model.attention.global_attention import GlobalAttention
+from megatron.model.gpt import build_layer_specs
+from megatron.model.sequential import build_layer
+from tests.unit.model.builders import FP64, VARIANTS, VOCAB_SIZE, build_args, build_model, parameters_by_name
+
+
+def test_layers_are_numbered_as_in_gpt_neox() -> None:
+    specs = build_layer_specs(build_args(num_layers=3), vocab_size=VOCAB_SIZE, padded_vocab_size=64)
+    assert [(spec.number, spec.name) for spec in specs] == [
+        (0, "embedding"),
+        (2, "transformer"),
+        (3, "transformer"),
+        (4, "transformer"),
+        (6, "norm"),
+        (7, "head"),
+    ]
+
+
+def test_a_tied_head_names_what_it_shares() -> None:
+    tied = build_layer_specs(build_args(), vocab_size=VOCAB_SIZE, padded_vocab_size=64)
+    untied = build_layer_specs(build_args(no_weight_tying=True), vocab_size=VOCAB_SIZE, padded_vocab_size=64)
+    assert (tied[-1].tied_to, tied[-1].tied_parameter) == (0, "word_embeddings.weight")
+    assert (tied[0].tied_to, tied[0].tied_parameter) == (None, "word_embeddings.weight")
+    assert all((spec.tied_to, spec.tied_parameter) == (None, "") for spec in untied)
+
+
+def test_each_layer_has_the_attention_its_config_says() -> None:
+    args = build_args(num_layers=3, attention_config=[[["flash", "global"], "all"]])
+    model = build_model(args)
+    kinds = [type(model.layer(number).attention) for number in (2, 3, 4)]
+    assert kinds == [FlashAttention, GlobalAttention, FlashAttention]
+    assert [model.layer(number).attention.layer for number in (2, 3, 4)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_specs_survive_pickling(variant: str) -> None:
+    specs = build_layer_specs(build_args(**VARIANTS[variant]), vocab_size=VOCAB_SIZE, padded_vocab_size=64)
+    for spec in specs:
+        copy = pickle.loads(pickle.dumps(spec))
+        names = [name for name, _ in build_layer(copy, FP64).named_parameters()]
+        assert names == [name for name, _ in build_layer(spec, FP64).named_parameters()]
+
+
+def test_bias_switches_remove_exactly_their_biases() -> None:
+    everything = set(parameters_by_name(build_model(build_args())))
+    for switch, gone in (
+        ("use_bias_in_norms", ("layernorm.bias", "norm.bias")),
+        ("use_bias_in_attn_linear", ("query_key_value.bias", "dense.bias")),
+        ("use_bias_in_mlp", ("linear1.bias", "linear2.bias")),
+    ):
+        rest = set(parameters_by_name(build_model(build_args(**{switch: False}))))
+        assert everything - rest == {name for name in everything if name.endswith(gone)}
