@@ -46,7 +46,9 @@ class Registry:
         Raises NeoXError when there is no such name, MissingRequirement when its optional package is not installed.
         """
         if name not in self._entries:
-            raise NeoXError(f'{self.what} "{name}" does not exist: choose one of {", ".join(self.names)}{did_you_mean(name, self.names)}')
+            raise NeoXError(
+                f'{self.what} "{name}" does not exist: choose one of {", ".join(self.names)}{did_you_mean(name, self.names)}'
+            )
         entry = self._entries[name]
         module_name, _, object_name = entry.target.partition(":")
         try:

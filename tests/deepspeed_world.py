@@ -5,6 +5,7 @@ DeepSpeed and what torch imports at the first optimizer are imported here, once,
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Sequence
@@ -28,10 +29,8 @@ from megatron.neox_arguments import NeoXArgs
 from megatron.optim.build import build_optimizer
 from megatron.optim.lr_schedules import learning_rate
 from tests.toy_model import (
-    BLOCKS,
-    HIDDEN,
     PADDED,
-    SEQUENCE,
+    TOY_CONFIG,
     VOCABULARY,
     ToyObjective,
     global_batch,
@@ -40,6 +39,7 @@ from tests.toy_model import (
 )
 
 torch.optim.AdamW([nn.Parameter(torch.ones(1))])  # imports torch._dynamo, which would take every rank a second
+gc.freeze()  # or each collection in a rank looks at everything imported here; ZeRO-3 collects whenever an engine is built
 
 ROWS = 8
 CLIPPING = 0.5
@@ -68,6 +68,7 @@ class Case:
         """The configuration; only what the engine reads differs from the defaults."""
         return NeoXArgs.from_dict(
             {
+                **TOY_CONFIG,
                 "global_num_gpus": self.world_size,
                 "pipe_parallel_size": self.pipe,
                 "model_parallel_size": self.tensor,
@@ -78,15 +79,9 @@ class Case:
                 "optimizer": {"type": "Adam", "params": {"lr": 0.02, "betas": [0.9, 0.95], "eps": 1e-8}},
                 "weight_decay": 0.1,
                 "gradient_clipping": CLIPPING,
-                "num_layers": BLOCKS,
-                "hidden_size": HIDDEN,
-                "num_attention_heads": 2,
-                "seq_length": SEQUENCE,
-                "max_position_embeddings": SEQUENCE,
                 "init_method_std": 0.3,
                 "output_layer_init_method": "normal",
                 "no_weight_tying": not self.tied,
-                "train_iters": 20,
                 "lr_decay_style": "cosine",
                 "warmup": 0.2,
                 "seed": 7,

@@ -22,6 +22,17 @@ from megatron.mpu.shard import sharded_parameter
 
 VOCABULARY, PADDED, HIDDEN, BLOCKS, SEQUENCE = 59, 64, 16, 4, 8
 
+# The least a configuration must say, with the sizes of the toy model.
+TOY_CONFIG = {
+    "num_layers": BLOCKS,
+    "hidden_size": HIDDEN,
+    "num_attention_heads": 2,
+    "seq_length": SEQUENCE,
+    "max_position_embeddings": SEQUENCE,
+    "train_micro_batch_size_per_gpu": 1,
+    "train_iters": 20,
+}
+
 
 def init_normal(tensor: Tensor, generator: torch.Generator) -> None:
     """Normal with the standard deviation 0.3: large enough for gradients that matter."""

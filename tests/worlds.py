@@ -54,7 +54,9 @@ def _receive(pipe: Any, rank: int, timeout_seconds: float) -> tuple[bool, Any]:
         return False, f"rank {rank} died without an answer"
 
 
-def _rank_main(rank: int, size: int, directory: str, sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _rank_main(
+    rank: int, size: int, directory: str, sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ def build_engine(
     Needs an initialised torch.distributed and the variable LOCAL_RANK, as `megatron.initialize` leaves them, also for one process.
     """
     device = torch.device(device)
+    if device.type != "cpu":
+        os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed takes it for the number of its device
     context = BuildContext(groups.tensor, DTYPES[args.precision], device)
     checkpoint_num_layers = args.checkpoint_num_layers if args.checkpoint_activations else 0
     if args.pipe_parallel_size == 0:

@@ -6,7 +6,7 @@
 * No slow import: DeepSpeed's Muon is compiled at import, which pulls in inductor. It is imported here with `torch.compile`
   standing still.
 * No noise: the accelerator is named, so that DeepSpeed need not warn that it found none; its logger speaks of warnings only; its bf16
-  optimizer does not print the memory in use.
+  optimizer does not print the memory in use; that it calls collectives which torch has renamed is not our user's concern.
 * fp16 on every CPU: torch computes it, with or without instructions for it; DeepSpeed would refuse without.
 * ZeRO-3 fetches and releases the weights of a layer by hooks on the tensors that enter and leave it, and looks for them in tuples and
   dictionaries only. It is shown how to look into a `Stream`; without, backward passes meet weights that are not there.
@@ -18,6 +18,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def _prepare_environment() -> None:
     version = importlib.metadata.version("deepspeed")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "deepy-neox"
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(cache / f"torch_extensions_deepspeed_{version}"))
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 

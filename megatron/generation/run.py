@@ -22,11 +22,12 @@ from megatron.generation.prompts import prompts_of_file, prompts_of_person
 from megatron.generation.sampling import SamplingSettings
 from megatron.initialize import World, join_world, shutdown
 from megatron.log import configure_logging
-from megatron.model.gpt import build_layer_specs, padded_vocab_size
+from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
 from megatron.mpu.collectives import all_gather_objects
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.derive import padded_vocab_size
 from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.build import build_tokenizer
 
@@ -62,7 +63,7 @@ def build_decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder
     context = BuildContext(tensor_group=world.groups.tensor, dtype=DTYPES[args.precision], device=world.device)
     model = SequentialModel(specs, context, seed=None)
     assert args.load is not None
-    load_weights(args.load, model)
+    load_weights(args.load, model, iteration=args.iteration)
     return Decoder(
         model,
         group=world.groups.tensor,

@@ -22,7 +22,7 @@ def fold_layout(values: ConfigValues, script: str) -> tuple[ConfigValues, str | 
     tensor_ranks = _whole_number(values.values.get("model_parallel_size", 1))
     if Path(script).name not in FOLDED_SCRIPTS or tensor_ranks is None:
         return values, None
-    dropped = ("train_batch_size", "gradient_accumulation_steps", "global_num_gpus")
+    dropped = ("train_batch_size", "batch_size", "gradient_accumulation_steps", "global_num_gpus", "world_size")
     assignments = [f"{key}=null" for key in dropped if values.values.get(key) is not None]
     if values.values.get("train_micro_batch_size_per_gpu") is None:
         assignments.append("train_micro_batch_size_per_gpu=1")

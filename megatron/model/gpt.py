@@ -30,7 +30,6 @@ from megatron.mpu.shard import InitMethod
 
 if TYPE_CHECKING:
     from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.derive import derive_padded_vocab_size
 
 EMBEDDING_WEIGHT = "word_embeddings.weight"
 
@@ -51,13 +50,6 @@ def build_layer_specs(args: NeoXArgs, *, vocab_size: int, padded_vocab_size: int
         spec(norm, "norm", _build_final_norm),
         spec(head, "head", _build_head, vocabulary, tied_to=0 if is_tied else None, tied_parameter=tie),
     ]
-
-
-def padded_vocab_size(args: NeoXArgs, vocab_size: int) -> int:
-    """Rows of the vocabulary in this layout: a property of the run, never of a checkpoint."""
-    return args.padded_vocab_size or derive_padded_vocab_size(
-        vocab_size, divisible_by=args.make_vocab_size_divisible_by, model_parallel_size=args.model_parallel_size
-    )
 
 
 def _place(build: Callable[[BuildContext], nn.Module], sequence_parallel: bool, context: BuildContext) -> nn.Module:

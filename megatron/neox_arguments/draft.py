@@ -42,7 +42,7 @@ class Draft:
         broken: set[str],
         source: ConfigValues,
     ) -> None:
-        self._arguments = arguments
+        self.arguments = arguments
         self.values = dict(values)
         self.given = given
         self.broken = broken
@@ -56,14 +56,14 @@ class Draft:
             raise BrokenKey(name)
         if name in self.values:
             return self.values[name]
-        attribute = getattr(self._arguments, name, None)
+        attribute = getattr(self.arguments, name, None)
         if isinstance(attribute, property) and attribute.fget is not None:
             return attribute.fget(self)
         raise AttributeError(name)
 
     def default(self, key: str) -> Any:
         """The default of `key`."""
-        return self._arguments.model_fields[key].default
+        return self.arguments.model_fields[key].default
 
     def written(self, key: str) -> Any:
         """The value of `key` when the user gave one, else None."""

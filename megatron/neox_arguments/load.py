@@ -178,11 +178,12 @@ def _close_files(wanted: Path) -> str:
     """` (did you mean ...?)` naming config files near the wanted one whose names are like its."""
     folder = next((parent for parent in wanted.parents if parent.is_dir()), Path())
     found = [*folder.glob("*.y*ml"), *folder.glob("*/*.y*ml"), *Path("configs").glob("**/*.y*ml")]
-    by_stem = {str(path.with_suffix("")): str(path) for path in found}
-    target = str(wanted.with_suffix("")) if wanted.suffix in _SUFFIXES else str(wanted)
-    close = [stem for stem in by_stem if Path(stem).name == Path(target).name]
-    close += difflib.get_close_matches(target, list(by_stem), n=3, cutoff=0.6)
-    names = list(dict.fromkeys(by_stem[stem] for stem in close))[:3]
+    by_stem: dict[str, list[str]] = {}
+    for path in found:
+        by_stem.setdefault(path.stem, []).append(str(path))
+    stem = wanted.stem if wanted.suffix in _SUFFIXES else wanted.name
+    close = difflib.get_close_matches(stem, list(by_stem), n=3, cutoff=0.6)
+    names = list(dict.fromkeys(name for match in close for name in by_stem[match]))[:3]
     if not names:
         return f": {folder.resolve()} has no config file of a similar name"
     return f" (did you mean {' or '.join(names)}?)"

@@ -22,7 +22,7 @@ class ModelArgs(Group):
     Default: what `fp16.enabled` or `bf16.enabled` say, else fp32."""
 
     num_layers: Integer = Field(DERIVED, ge=1)
-    """Transformer blocks."""
+    """Number of transformer blocks."""
 
     hidden_size: Integer = Field(DERIVED, ge=1)
     """Width of the residual stream. Must be a multiple of num_attention_heads."""

@@ -52,19 +52,19 @@ class MonitoringArgs(Group):
     """Write metrics to Weights & Biases. Default: no."""
 
     wandb_group: str | None = None
-    """Group the runs are filed under."""
+    """W&B group the runs are filed under, e.g. all restarts of one run."""
 
     wandb_run_name: str | None = None
-    """Name of the run."""
+    """Name of the W&B run. Default: one that W&B invents."""
 
     wandb_team: str | None = None
-    """Team (entity) the run belongs to."""
+    """W&B team (entity) the runs belong to."""
 
     wandb_project: str = "neox"
-    """Project of the run."""
+    """W&B project the runs belong to."""
 
     wandb_host: str = "https://api.wandb.ai"
-    """Address of the server."""
+    """Address of the W&B server."""
 
     wandb_init_all_ranks: bool = False
     """One W&B run per process instead of one in all."""

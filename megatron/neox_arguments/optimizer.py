@@ -19,7 +19,7 @@ class OptimizerArgs(Group):
     optimizer: Section = Field(DERIVED)
     """`{"type": NAME, "params": {"lr": ..., "betas": ..., "eps": ...}}`. Default: Adam, lr 1e-3, betas (0.9, 0.999), eps 1e-8."""
 
-    optimizer_type: OptimizerName = Field(DERIVED)
+    optimizer_type: OptimizerName = "adam"
     """Name of the optimizer in lower case. Derived from optimizer.type."""
 
     use_bnb_optimizer: bool = False

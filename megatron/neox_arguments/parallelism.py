@@ -26,7 +26,7 @@ class ParallelismArgs(Group):
     world_size: Integer = Field(DERIVED, ge=1)
     """Number of processes. Derived; the same number as global_num_gpus, accepted because saved configs hold it."""
 
-    is_pipe_parallel: bool = Field(DERIVED)
+    is_pipe_parallel: bool = False
     """Whether the pipeline engine runs (pipe_parallel_size >= 1). Derived."""
 
     sequence_parallel: bool = False

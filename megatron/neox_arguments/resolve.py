@@ -64,9 +64,7 @@ def _refused_overrides(draft: Draft) -> list[str]:
 def _require_keys(draft: Draft) -> None:
     for key in REQUIRED:
         if key not in draft.given:
-            draft.problems.append(
-                f'"{key}" is missing: every model needs it; give it or add a model file such as configs/125M.yml'
-            )
+            draft.problems.append(f'"{key}" is missing: every model needs it; give it, or add the file of a model')
             draft.broken.add(key)
 
 
@@ -102,6 +100,6 @@ def _ask_for_world(draft: Draft, world_size: Callable[[Any], int]) -> int:
     for key in RunnerArgs.model_fields:
         getattr(draft, key)  # a broken key stops this rule here
     try:
-        return world_size(draft._arguments.model_construct(**draft.values))
+        return world_size(draft.arguments.model_construct(**draft.values))
     except NeoXError as error:
         raise ConfigError(str(error).splitlines()) from None

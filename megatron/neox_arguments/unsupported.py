@@ -76,7 +76,6 @@ NOT_BUILT: dict[str, str] = {
     "pack_impl": "packing in another way than packed",
     "use_shared_fs": "keeping index caches on file systems that machines do not share",
     "short_seq_prob": "masked-language-model data",
-    "eod_mask_loss": "masking the loss after documents",
     "char_level_ppl": "perplexity per character",
     **dict.fromkeys(("train_label_data_paths", "valid_label_data_paths", "test_label_data_paths"), "label data"),
     **dict.fromkeys(("train_reward_data_paths", "valid_reward_data_paths", "test_reward_data_paths"), "reward data"),
@@ -107,7 +106,6 @@ NOT_BUILT: dict[str, str] = {
     # optimizer
     "use_checkpoint_lr_scheduler": "taking the learning-rate schedule from a checkpoint (the config decides)",
     # checkpoints
-    "iteration": "loading another checkpoint than the latest",
     "checkpoint_validation_with_forward_pass": "validating checkpoints with a forward pass",
     "s3_path": _S3,
     "s3_chunk_size": _S3,

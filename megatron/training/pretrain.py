@@ -39,6 +39,8 @@ def _train_or_say_why_not(run: Run, state: TrainState, started: float) -> TrainS
         )
         return state
     run.exit_policy.listen()
+    if state.iteration == 0:
+        run.checkpointer.maybe_save(state)
     run.reporter.start(iteration=state.iteration, total=total)
     state = train(run, state)
     run.checkpointer.finish(state)

@@ -10,12 +10,13 @@ from megatron.components import OBJECTIVES
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine
 from megatron.initialize import World
-from megatron.model.gpt import build_layer_specs, padded_vocab_size
+from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.monitor.reporter import build_reporter
 from megatron.mpu.shard import shard_of
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.derive import padded_vocab_size
 from megatron.tokenizer.build import build_tokenizer
 from megatron.training.batches import BatchFactory
 from megatron.training.checkpointer import Checkpointer
@@ -70,6 +71,7 @@ def load_state(args: NeoXArgs, engine: Engine) -> TrainState:
     loaded = load_checkpoint(
         args.load,
         engine,
+        iteration=args.iteration,
         load_optimizer=not (args.no_load_optim or args.finetune),
         if_exists=args.load_if_exists,
     )

@@ -159,7 +159,9 @@ os.replace(sys.argv[1], sys.argv[1] + ".done")
 time.sleep(60)
 """
     parent = start_child(
-        [sys.executable, "-I", "-c", code, str(tmp_path / "pids")], os.environ, death_signal=signal.SIGKILL
+        [sys.executable, "-I", "-c", code, str(tmp_path / "pids")],
+        {**os.environ, "TMPDIR": str(tmp_path)},
+        death_signal=signal.SIGKILL,
     )
     wait_until((tmp_path / "pids.done").exists)
     pids = [int(pid) for pid in (tmp_path / "pids.done").read_text().split()]
