@@ -7,7 +7,7 @@ in every step; only the first of them counts in the gradient norm and speaks in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -20,7 +20,7 @@ from megatron.data.batch import Batch
 from megatron.engine.grid import Grid, group_of_stages
 from megatron.engine.library import deepspeed
 from megatron.engine.protocol import Objective
-from megatron.model.sequential import BLOCK, build_layer
+from megatron.model.sequential import build_layer, run_layers
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.model.stream import Stream
 from megatron.mpu.groups import ProcessGroups
@@ -76,11 +76,7 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
             hidden, position_ids = inputs
             stream = Stream(hidden, position_ids)
         head = specs.pop() if self.is_last else None
-        for run in self._runs(specs):
-            if self.checkpoint_num_layers > 0 and self.training and run[0].name == BLOCK:
-                stream = checkpoint(self._run_layers, run, stream, use_reentrant=False)
-            else:
-                stream = self._run_layers(run, stream)
+        stream = run_layers(self, specs, stream, checkpoint_num_layers=self.checkpoint_num_layers)
         if head is None:
             tensors: tuple[Tensor, ...] = stream.tensors()
             return tensors
@@ -99,22 +95,6 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
     def get_tied_weights_and_groups(self) -> list[tuple[nn.Parameter, torch.distributed.ProcessGroup]]:
         """The shared parameters of this stage whose gradients have to be summed, for DeepSpeed."""
         return [(tie.parameter, tie.group) for tie in self.ties]
-
-    def _runs(self, specs: Sequence[LayerSpec]) -> Iterator[list[LayerSpec]]:
-        """The specs in order, as many consecutive blocks together as are recomputed together."""
-        run: list[LayerSpec] = []
-        for spec in specs:
-            if run and (run[0].name != BLOCK or spec.name != BLOCK or len(run) == self.checkpoint_num_layers):
-                yield run
-                run = []
-            run.append(spec)
-        if run:
-            yield run
-
-    def _run_layers(self, run: Sequence[LayerSpec], stream: Stream) -> Stream:
-        for spec in run:
-            stream = self.layer(spec.number)(stream)
-        return stream
 
     def _tie(self, specs: Sequence[LayerSpec], bounds: Sequence[int], groups: ProcessGroups) -> list[Tie]:
         """Share each tied parameter within this stage and find the other stages that hold a copy of it."""

@@ -72,11 +72,7 @@ class SequentialModel(nn.Module):
             cache.extend(tokens.shape[1], tokens.device)
         first, *middle, last = self.specs
         stream = self.layer(first.number)(tokens, position_ids, cache)
-        for run in self._runs(middle):
-            if self._recomputes(run):
-                stream = checkpoint(self._run_layers, run, stream, use_reentrant=False)
-            else:
-                stream = self._run_layers(run, stream)
+        stream = run_layers(self, middle, stream, checkpoint_num_layers=self.checkpoint_num_layers)
         logits: Tensor = self.layer(last.number)(stream)
         return logits
 
@@ -87,20 +83,33 @@ class SequentialModel(nn.Module):
                 original = self.layer(spec.tied_to).get_parameter(spec.tied_parameter)
                 setattr(self.layer(spec.number).get_submodule(path), name, original)
 
-    def _runs(self, specs: Sequence[LayerSpec]) -> Iterator[list[LayerSpec]]:
-        """The specs in order, as many consecutive blocks together as are recomputed together."""
-        run: list[LayerSpec] = []
-        for spec in specs:
-            if run and (run[0].name != BLOCK or spec.name != BLOCK or len(run) == self.checkpoint_num_layers):
-                yield run
-                run = []
-            run.append(spec)
+
+def run_layers(module: nn.Module, specs: Sequence[LayerSpec], stream: Stream, *, checkpoint_num_layers: int) -> Stream:
+    """The stream through the layers of `specs`, which are children of `module` named by their numbers.
+
+    checkpoint_num_layers: while `module` trains, as in `SequentialModel`.
+    """
+    for run in _runs(specs, checkpoint_num_layers):
+        if checkpoint_num_layers > 0 and module.training and run[0].name == BLOCK:
+            stream = checkpoint(_run_each, module, run, stream, use_reentrant=False)
+        else:
+            stream = _run_each(module, run, stream)
+    return stream
+
+
+def _run_each(module: nn.Module, specs: Sequence[LayerSpec], stream: Stream) -> Stream:
+    for spec in specs:
+        stream = module.get_submodule(str(spec.number))(stream)
+    return stream
+
+
+def _runs(specs: Sequence[LayerSpec], length: int) -> Iterator[list[LayerSpec]]:
+    """The specs in order, `length` consecutive blocks together where they are recomputed together."""
+    run: list[LayerSpec] = []
+    for spec in specs:
+        if run and (run[0].name != BLOCK or spec.name != BLOCK or len(run) == length):
+            yield run
+            run = []
+        run.append(spec)
+    if run:
         yield run
-
-    def _recomputes(self, run: Sequence[LayerSpec]) -> bool:
-        return self.checkpoint_num_layers > 0 and self.training and run[0].name == BLOCK
-
-    def _run_layers(self, run: Sequence[LayerSpec], stream: Stream) -> Stream:
-        for spec in run:
-            stream = self.layer(spec.number)(stream)
-        return stream

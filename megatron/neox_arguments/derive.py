@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from megatron.errors import ConfigError
+from megatron.neox_arguments.conflict import Conflict
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.arguments import NeoXArgs
@@ -27,15 +27,6 @@ DEFAULT_ZERO: dict[str, Any] = {
     "overlap_comm": False,
     "contiguous_gradients": False,
 }
-
-
-class Conflict(ConfigError):
-    """Values that do not go together: the keys involved, and a sentence with the reason and the nearest legal value."""
-
-    def __init__(self, keys: Sequence[str], reason: str) -> None:
-        self.keys = tuple(keys)
-        self.reason = reason
-        super().__init__([f"{', '.join(self.keys)}: {reason}"])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from megatron.errors import ConfigError
-from megatron.neox_arguments.derive import Conflict
+from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.values import ConfigValues, quote
 
 WRITTEN_AS = {

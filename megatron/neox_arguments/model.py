@@ -8,8 +8,8 @@ from pydantic import Field
 
 from megatron.components import ACTIVATIONS, GATED_ACTIVATIONS, INIT_METHODS, NORMS, POSITIONS
 from megatron.neox_arguments.derive import derive_mlp_width
+from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.types import DERIVED, AttentionTypes, ComponentName, Group, Integer, Number, Section
-from megatron.neox_arguments.unsupported import PLANNED
 
 InitMethod = Annotated[str, ComponentName(INIT_METHODS)]
 

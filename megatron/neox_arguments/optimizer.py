@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from megatron.components import LR_SCHEDULES, OPTIMIZERS
+from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.types import DERIVED, ComponentName, Group, Integer, Number, Section, lower_case
-from megatron.neox_arguments.unsupported import PLANNED
 
 OptimizerName = Annotated[str, ComponentName(OPTIMIZERS, PLANNED["optimizer_type"]), BeforeValidator(lower_case)]
 

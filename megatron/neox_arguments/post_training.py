@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from megatron.components import OBJECTIVES
+from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.types import ComponentName, Group, Integer, Number, Texts
-from megatron.neox_arguments.unsupported import PLANNED
 
 
 class PostTrainingArgs(Group):

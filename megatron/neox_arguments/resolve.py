@@ -8,7 +8,7 @@ from typing import Any
 
 from megatron.errors import ConfigError, NeoXError
 from megatron.neox_arguments import derive
-from megatron.neox_arguments.derive import Conflict
+from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.draft import Draft
 from megatron.neox_arguments.read import read_draft
 from megatron.neox_arguments.runner import RunnerArgs

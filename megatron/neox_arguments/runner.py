@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from megatron.components import LAUNCHERS
+from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.types import DERIVED, ComponentName, Group, Integer, Section
-from megatron.neox_arguments.unsupported import PLANNED
 
 
 class RunnerArgs(Group):

@@ -9,11 +9,12 @@ from typing import Any
 
 from megatron.components import OPTIMIZERS
 from megatron.neox_arguments import derive
-from megatron.neox_arguments.derive import Conflict
+from megatron.neox_arguments.checks.run import needs_training_keys
+from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.draft import Draft
+from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.sections import LEGACY
-from megatron.neox_arguments.unsupported import PLANNED
-from megatron.neox_arguments.validate import HOST_CHECKS, needs_training_keys
+from megatron.neox_arguments.validate import HOST_CHECKS
 from megatron.registry import did_you_mean
 
 ZERO_ALIASES = {

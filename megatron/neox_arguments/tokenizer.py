@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from megatron.components import TOKENIZERS
+from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.types import ComponentName, Group, Integer
-from megatron.neox_arguments.unsupported import PLANNED
 
 
 class TokenizerArgs(Group):

@@ -1,6 +1,5 @@
 """What this release does not build yet: one table a later release empties. Nothing here is silently ignored.
 
-PLANNED         names that existing configs may choose but the menu (`megatron/components.py`) does not offer yet
 NOT_BUILT       keys whose feature is missing: any value but the default is refused
 ALSO_BUILT      values of such keys that are fine although they are not the default
 RUNTIME         keys that saved configs hold but only running programs set: refused when they have a value
@@ -15,25 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from megatron.components import ATTENTION, LAUNCHERS, NORMS, OBJECTIVES, OPTIMIZERS, POSITIONS, TOKENIZERS
 from megatron.errors import ConfigError
-from megatron.neox_arguments.derive import Conflict
+from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.values import quote
 from megatron.registry import Registry, did_you_mean
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.draft import Draft
-
-PLANNED: dict[str, tuple[str, ...]] = {
-    "norm": ("te_rmsnorm", "te_layernorm"),
-    "pos_emb": ("sinusoidal", "rpe", "alibi"),
-    "optimizer_type": ("onebitadam", "cpu_adam", "cpu_torch_adam", "sm3", "madgrad_wd", "sgd", "lion", "lamb", "muon"),
-    "tokenizer_type": ("GPT2BPETokenizer", "HFGPT2Tokenizer", "SPMTokenizer", "TiktokenTokenizer"),
-    "launcher": ("pdsh", "openmpi", "mpich", "impi", "mvapich", "slurm", "jsrun"),
-    "train_impl": ("dpo", "rm", "kto", "reinforce"),
-    "attention_config": (
-        *("local", "sparse_fixed", "sparse_variable", "bigbird", "bslongformer"),
-        *("gmlp", "amlp", "rwkv", "mamba"),
-    ),
-}
 
 _POST_TRAINING = "training from preferences and rewards"
 _ONLINE = "online data"

@@ -43,7 +43,13 @@ def test_a_published_configuration_trains(name: str, tmp_path: Path, reference: 
     zoo = json.loads((reference / "model_zoo.json").read_text())
     files, changes = ZOO[name]
     paths = [write(tmp_path / f"{number}.yml", zoo[file]) for number, file in enumerate(files)]
-    places = {"data_path": str(small_data), "log_dir": str(tmp_path / "logs"), "save": None, "load": None}
+    places = {
+        "data_path": str(small_data),
+        "log_dir": str(tmp_path / "logs"),
+        "save": None,
+        "load": None,
+        "tensorboard_dir": None,
+    }
     paths.append(write(tmp_path / "shrunk.yml", {**SHRINK, **places, **changes}))
 
     done = run_deepy(tmp_path, "train.py", *paths, "vocab_file=null", "hostfile=null")

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from megatron.neox_arguments import derive
-from megatron.neox_arguments.derive import Conflict, is_checkpoint_iteration
+from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.derive import is_checkpoint_iteration
 from tests.unit.neox_arguments.minimal import build, problem, problems
 
 

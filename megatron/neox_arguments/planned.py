@@ -1,0 +1,16 @@
+"""Names that existing configs may choose but the menu (`megatron/components.py`) does not offer yet: refused as not supported yet."""
+
+from __future__ import annotations
+
+PLANNED: dict[str, tuple[str, ...]] = {
+    "norm": ("te_rmsnorm", "te_layernorm"),
+    "pos_emb": ("sinusoidal", "rpe", "alibi"),
+    "optimizer_type": ("onebitadam", "cpu_adam", "cpu_torch_adam", "sm3", "madgrad_wd", "sgd", "lion", "lamb", "muon"),
+    "tokenizer_type": ("GPT2BPETokenizer", "HFGPT2Tokenizer", "SPMTokenizer", "TiktokenTokenizer"),
+    "launcher": ("pdsh", "openmpi", "mpich", "impi", "mvapich", "slurm", "jsrun"),
+    "train_impl": ("dpo", "rm", "kto", "reinforce"),
+    "attention_config": (
+        *("local", "sparse_fixed", "sparse_variable", "bigbird", "bslongformer"),
+        *("gmlp", "amlp", "rwkv", "mamba"),
+    ),
+}
