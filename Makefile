@@ -15,14 +15,14 @@ $(VENV)/.installed: requirements/requirements.txt requirements/requirements-torc
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements-dev.txt
 	@touch $@
 
 install: $(VENV)/.installed  ## create .venv with everything a run needs
 
-# Without a GPU: 2 local processes. With GPUs: all of them.
-processes = $(shell $(bin)/python -c "from megatron.launcher.devices import count_accelerators as count; print(count() or 2)")
+# Without a GPU 2 local processes, with GPUs 1, 2 or 4 of them: the default model is small, its batch of 4 divides no further.
+processes = $(shell $(bin)/python -c "from megatron.launcher.devices import count_devices; print({0: 2, 1: 1, 2: 2, 3: 2}.get(count_devices(), 4))")
 
 train: $(VENV)/.installed  ## train the default model on the standard library's source; continues where it stopped
 	$(bin)/python prepare_data.py python_stdlib -d $(DATA)

@@ -13,10 +13,9 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from megatron.monitor.metrics import StepMetrics
 
@@ -102,15 +101,13 @@ class LiveScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("[bold]training"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[line]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=13)),
+            TextColumn("{task.fields[line]}", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=console,
-            transient=False,
+            expand=True,
         )
         self._task: TaskID | None = None
 
@@ -128,7 +125,7 @@ class LiveScreen:
 
     def step(self, metrics: StepMetrics) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=metrics.iteration, line=step_line(metrics))
+            self._progress.update(self._task, completed=metrics.iteration, line=short_line(metrics))
 
     def message(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
@@ -145,19 +142,27 @@ def build_screen(*, rank: int, log_interval: int) -> Screen:
     return LiveScreen(console) if console.is_terminal else PlainScreen(console, log_interval=log_interval)
 
 
+def short_line(metrics: StepMetrics) -> str:
+    """Loss and speed of the newest step, short enough for a terminal of 80 columns with a bar beside it."""
+    return " | ".join([f"loss {metrics.loss:.4f}", *_speed(metrics)])
+
+
 def step_line(metrics: StepMetrics) -> str:
-    """The newest step in a few words."""
+    """All of the newest step that a person watches."""
     parts = [f"loss {metrics.loss:.4f}", f"lr {metrics.lr:.2e}"]
     if metrics.grad_norm is not None:
         parts.append(f"grad norm {metrics.grad_norm:.2f}")
     if metrics.skipped:
         parts.append(f"skipped (loss scale {metrics.loss_scale:g})")
-    parts.append(f"{metrics.tokens_per_second:,.0f} tokens/s")
+    return " | ".join([*parts, *_speed(metrics)])
+
+
+def _speed(metrics: StepMetrics) -> list[str]:
     if metrics.mfu is None:
-        parts.append(f"{metrics.model_flops_per_second / 1e9:,.0f} GFLOP/s")
+        work = f"{metrics.model_flops_per_second / 1e9:,.0f} GFLOP/s"
     else:
-        parts.append(f"MFU {metrics.mfu:.1%}")
-    return " | ".join(parts)
+        work = f"MFU {metrics.mfu:.1%}"
+    return [f"{metrics.tokens_per_second:,.0f} tokens/s", work]
 
 
 def duration(seconds: float) -> str:

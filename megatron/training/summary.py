@@ -7,6 +7,7 @@ from pathlib import Path
 from megatron.monitor.console import duration
 from megatron.monitor.devices import device_name
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.deepspeed_config import effective_zero_stage
 from megatron.training.loop import Run
 from megatron.training.state import TrainState
 
@@ -18,7 +19,7 @@ def facts_of_run(run: Run, state: TrainState) -> dict[str, str]:
         "model": f"{_count(run.parameters)} parameters: {args.num_layers} layers, hidden {args.hidden_size}, {_heads(args)}, {args.pos_emb} positions",
         "batch": f"{args.train_batch_size} x {args.seq_length} = {run.speed.tokens_per_step:,} tokens a step: {_batch(args)}",
         "training": f"{args.train_iters} iterations, {_count(_train_tokens(run))} tokens, {_start(args, state)}",
-        "optimizer": f"{args.optimizer_type}, lr {args.lr:g} {args.lr_decay_style}, ZeRO stage {args.zero_stage}, {args.precision}",
+        "optimizer": f"{args.optimizer_type}, lr {args.lr:g} {args.lr_decay_style}, {_zero(args)}, {args.precision}",
         "layout": f"{args.global_num_gpus} x {device_name(run.speed.device)}: pipeline {args.pipeline_stages} x data {args.data_parallel_size} x tensor {args.model_parallel_size}",
         "data": args.data_path or ", ".join(args.train_data_paths or ()),
         "work": f"{run.speed.model_flops_per_step / 1e12:.2f} TFLOP a step (forward and backward)",
@@ -43,6 +44,11 @@ def _train_tokens(run: Run) -> int:
 def _heads(args: NeoXArgs) -> str:
     grouped = f" ({args.num_kv_heads} for keys and values)" if args.num_kv_heads != args.num_attention_heads else ""
     return f"{args.num_attention_heads} heads{grouped}"
+
+
+def _zero(args: NeoXArgs) -> str:
+    effective = effective_zero_stage(args)
+    return f"ZeRO stage {effective}" + (f" (stands for {args.zero_stage})" if effective != args.zero_stage else "")
 
 
 def _batch(args: NeoXArgs) -> str:

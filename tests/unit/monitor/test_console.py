@@ -77,6 +77,17 @@ def test_a_terminal_gets_a_live_bar_with_the_newest_step() -> None:
     assert "saved" in text.getvalue()
 
 
+def test_the_live_bar_fits_a_terminal_of_80_columns() -> None:
+    text = io.StringIO()
+    screen = LiveScreen(Console(file=text, force_terminal=True, color_system=None, width=80))
+    screen.start(iteration=0, total=143000)
+    screen.step(metrics(99999, mfu=0.512))
+    screen.stop()
+    (last,) = [line for line in text.getvalue().replace("\r", "\n").splitlines() if "99999/143000" in line][-1:]
+    assert "loss 2.3457 | 1,234 tokens/s | MFU 51.2%" in last
+    assert last.rstrip().endswith("left")
+
+
 def test_only_the_first_rank_has_a_screen() -> None:
     assert isinstance(build_screen(rank=1, log_interval=1), SilentScreen)
     assert isinstance(build_screen(rank=0, log_interval=1), PlainScreen)
