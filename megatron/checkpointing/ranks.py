@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -62,6 +63,8 @@ class Ranks:
                 yield
         except CheckpointException as error:
             self._result(self._merge({rank: describe(cause) for rank, (cause, _) in error.failures.items()}), error)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # what gloo and NCCL raise when a peer is gone
             raise CheckpointError(
                 f"{self.doing} failed: another rank has died or does not answer ({_first_line(error)})"

@@ -49,6 +49,16 @@ class Snapshot:
     config_yaml: str | None = None
 
 
+def check_can_save(directory: str | Path, *, group: Group) -> None:
+    """Make `directory` and try to write there (all ranks of `group` call this), so that a run learns it before it has trained.
+
+    Raises CheckpointError on every rank when that fails.
+    """
+    directory = Path(directory)
+    ranks = Ranks(group, doing=f'trying to write to {directory} (the key "save")')
+    ranks.first(lambda: _make_temporary(directory, "trial").rmdir())
+
+
 def save_checkpoint(
     directory: str | Path,
     engine: Engine,

@@ -63,7 +63,9 @@ class StepLoader:
         self._eod_token = eod_token
         self._tensor_group = tensor_group
         self._reads_data = reads_data
-        self._steps = _StepRange(start_step, steps, available=None if wrap else len(dataset) // plan.global_batch)
+        self._steps = _StepRange(
+            start_step, steps, available=None if wrap else (len(dataset) - plan.offset) // plan.global_batch
+        )
         self._loader = self._build_loader(num_workers) if reads_data and tensor_group.rank == 0 else None
 
     def __iter__(self) -> Iterator[list[Batch] | None]:

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How a global batch is divided: into micro-batches in time, and among data-parallel ranks in space."""
+    """How a global batch is divided: into micro-batches in time, and among data-parallel ranks in space.
+
+    offset: how many samples further than step * B step number `step` begins, not 0 in a run whose earlier steps had another batch
+    size (negative when they were smaller).
+    """
 
     micro_batch: int
     gradient_accumulation_steps: int = 1
     data_parallel_size: int = 1
     data_rank: int = 0
+    offset: int = 0
 
     @property
     def global_batch(self) -> int:
@@ -27,6 +32,6 @@ class BatchPlan:
 def samples_of_step(step: int, plan: BatchPlan) -> list[range]:
     """The samples that `plan.data_rank` reads at `step`: one range of `micro_batch` sample numbers a micro-batch."""
     row = plan.micro_batch * plan.data_parallel_size
-    first = step * plan.global_batch + plan.data_rank * plan.micro_batch
+    first = plan.offset + step * plan.global_batch + plan.data_rank * plan.micro_batch
     starts = [first + micro * row for micro in range(plan.gradient_accumulation_steps)]
     return [range(start, start + plan.micro_batch) for start in starts]

@@ -17,12 +17,13 @@ def engine_settings(base: dict[str, Any], parameters: Iterable[nn.Parameter]) ->
     * ZeRO is on (see `effective_zero_stage`) and its buckets are no larger than the gradients;
     * a step whose gradients are not finite is skipped in bf16 at every stage, as it is in fp32 and fp16;
     * any optimizer may be combined with offloading to the CPU;
-    * DeepSpeed prints nothing, unless its own timings were asked for.
+    * DeepSpeed prints nothing and does not wait for the device around every micro-batch, unless its own timings were asked for.
     """
     settings = {**base, "zero_force_ds_cpu_optimizer": False}
     settings["zero_optimization"] = _zero_settings(dict(base.get("zero_optimization") or {}), parameters)
     if not base.get("wall_clock_breakdown"):
         settings["steps_per_print"] = None
+        settings.setdefault("timers", {"throughput": {"enabled": False}})
     if (base.get("bf16") or {}).get("enabled"):
         settings["bf16"] = {**base["bf16"], "check_grad_overflow": True}
     return settings

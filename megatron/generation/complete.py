@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from megatron.generation.decode import Decoder
+from megatron.generation.decode import Decoder, DecodingStep
 from megatron.tokenizer.base import Tokenizer
 
 Listener = Callable[[list[str]], None]
@@ -49,25 +49,47 @@ def complete(
     keep_logits: bool = False,
     listener: Listener | None = None,
 ) -> list[Completion]:
-    """Complete all prompts in one batch; an empty prompt stands for the beginning of a document (the end-of-document token)."""
+    """Complete prompts, in as few batches as give each the tokens it would get alone.
+
+    An empty prompt stands for the beginning of a document (the end-of-document token). Raises DataError for a prompt that is too long.
+    """
     started = time.perf_counter()
     completions = [Completion(prompt) for prompt in prompts]
     encoded = [tokenizer.tokenize(prompt) or [tokenizer.eod] for prompt in prompts]
-    for step in decoder.steps(encoded, maximum_tokens=maximum_tokens):
-        for row, token in enumerate(step.tokens.tolist()):
-            completion = completions[row]
-            if completion.finished:
-                continue
-            completion.finished = token == tokenizer.eod
-            if not completion.finished:
-                completion.tokens.append(token)
-                if keep_logits:
-                    completion.logits.append(step.logits[row].cpu())
-        if listener is not None:
-            listener([tokenizer.detokenize(completion.tokens) for completion in completions])
-        if all(completion.finished for completion in completions):
-            break
+    decoder.check_prompts(encoded)
+    for rows in _batches([len(tokens) for tokens in encoded], room=decoder.max_positions - maximum_tokens):
+        batch = [completions[row] for row in rows]
+        for step in decoder.steps([encoded[row] for row in rows], maximum_tokens=maximum_tokens):
+            _take(step, batch, end=tokenizer.eod, keep_logits=keep_logits)
+            if listener is not None:
+                listener([tokenizer.detokenize(completion.tokens) for completion in completions])
+            if all(completion.finished for completion in batch):
+                break
     for completion in completions:
         completion.text = tokenizer.detokenize(completion.tokens)
         completion.seconds = time.perf_counter() - started
     return completions
+
+
+def _batches(lengths: Sequence[int], *, room: int) -> list[list[int]]:
+    """Row numbers that are decoded together: all that leave room for every token wanted; the others by length.
+
+    A batch ends when its longest row reaches the last position, so a longer neighbour would cut a row short.
+    """
+    together: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        together.setdefault(max(length, room), []).append(row)
+    return list(together.values())
+
+
+def _take(step: DecodingStep, completions: Sequence[Completion], *, end: int, keep_logits: bool) -> None:
+    """Add a step's tokens to the completions that have not ended."""
+    for row, token in enumerate(step.tokens.tolist()):
+        completion = completions[row]
+        if completion.finished:
+            continue
+        completion.finished = token == end
+        if not completion.finished:
+            completion.tokens.append(token)
+            if keep_logits:
+                completion.logits.append(step.logits[row].cpu())

@@ -53,7 +53,7 @@ class Decoder:
         self._group = group
         self._device = device
         self._vocab_size = vocab_size
-        self._max_positions = max_positions
+        self.max_positions = max_positions
         self._settings = settings
         self._recompute = recompute
         self._generator = torch.Generator(device=device).manual_seed(seed)
@@ -63,9 +63,9 @@ class Decoder:
 
         Raises DataError for an empty prompt and for one that leaves no room for a single token.
         """
-        longest = self._check_prompts(prompts)
+        longest = self.check_prompts(prompts)
         columns, starts = self._left_padded(prompts, longest)
-        length = min(longest + maximum_tokens, self._max_positions)
+        length = min(longest + maximum_tokens, self.max_positions)
         cache = KeyValueCache(batch_size=len(prompts), max_length=length, starts=starts)
         new = columns
         for _ in range(length - longest):
@@ -89,13 +89,14 @@ class Decoder:
         starts = [longest - len(prompt) for prompt in prompts]
         return torch.tensor(rows, device=self._device), torch.tensor(starts, device=self._device)
 
-    def _check_prompts(self, prompts: Sequence[Sequence[int]]) -> int:
+    def check_prompts(self, prompts: Sequence[Sequence[int]]) -> int:
+        """The length of the longest prompt. Raises DataError for an empty one and for one that leaves no room for a single token."""
         longest = max(map(len, prompts))
         if min(map(len, prompts)) == 0:
             raise DataError("a prompt has no tokens: give at least one character, or generate unconditionally")
-        if longest >= self._max_positions:
+        if longest >= self.max_positions:
             raise DataError(
-                f"a prompt has {longest} tokens, and the model reads at most {self._max_positions} (max_position_embeddings): "
-                f"shorten it to {self._max_positions - 1} tokens, so that there is room for one more"
+                f"a prompt has {longest} tokens, and the model reads at most {self.max_positions} (max_position_embeddings): "
+                f"shorten it to {self.max_positions - 1} tokens, so that there is room for one more"
             )
         return longest

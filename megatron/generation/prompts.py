@@ -11,14 +11,20 @@ from megatron.errors import DataError
 def prompts_of_file(path: str) -> list[str]:
     """One prompt a line, in file order; empty lines are skipped.
 
-    Raises DataError when the file is missing or holds no prompt.
+    Raises DataError when the file is missing, is no text, or holds no prompt.
     """
     file = Path(path)
     if not file.is_file():
         raise DataError(
             f'"sample_input_file" is "{path}": there is no such file; give a text file with one prompt a line'
         )
-    prompts = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f'"sample_input_file" is "{path}": byte {error.start} is not UTF-8; save the file as UTF-8 text'
+        ) from error
+    prompts = [line for line in text.split("\n") if line.strip()]
     if not prompts:
         raise DataError(f'"sample_input_file" is "{path}": the file holds no prompt; write one prompt a line')
     return prompts

@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from megatron.checkpointing.settings import settings_warning
 from megatron.checkpointing.weights import load_weights
-from megatron.errors import ConfigError
+from megatron.errors import ConfigError, DataError
 from megatron.generation.complete import Completion, complete
 from megatron.generation.decode import Decoder
 from megatron.generation.prompts import prompts_of_file, prompts_of_person
 from megatron.generation.sampling import SamplingSettings
 from megatron.initialize import World, join_world, shutdown
-from megatron.log import configure_logging
+from megatron.log import configure_logging, get_logger
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
@@ -30,6 +31,8 @@ from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.derive import padded_vocab_size
 from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.build import build_tokenizer
+
+logger = get_logger(__name__)
 
 ROWS_AT_ONCE = 16
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bfloat16": torch.bfloat16}
@@ -63,7 +66,10 @@ def build_decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder
     context = BuildContext(tensor_group=world.groups.tensor, dtype=DTYPES[args.precision], device=world.device)
     model = SequentialModel(specs, context, seed=None)
     assert args.load is not None
-    load_weights(args.load, model, iteration=args.iteration)
+    loaded = load_weights(args.load, model, iteration=args.iteration)
+    warning = settings_warning(loaded.path, args) if world.groups.rank == 0 else None
+    if warning:
+        logger.warning(warning)
     return Decoder(
         model,
         group=world.groups.tensor,
@@ -77,29 +83,38 @@ def build_decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder
 
 
 def _write_samples(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decoder, screen: Console) -> None:
-    """Complete every prompt `num_samples` times; completions are on disk as soon as their batch is done."""
+    """Complete every prompt `num_samples` times; completions are on disk as soon as their batch is done.
+
+    What an earlier run wrote stays until there is something to write.
+    """
     path = Path(args.sample_output_file)
     is_first = world.groups.rank == 0
     if is_first:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
+        _check_can_write(path)
+    mode = "w"
     for batch in _batches(_prompts(args), ROWS_AT_ONCE):
         completions = complete(
             decoder, tokenizer, batch, maximum_tokens=args.maximum_tokens, keep_logits=args.return_logits
         )
         if is_first:
-            _append(path, completions, with_logits=args.return_logits)
+            _write(path, mode, completions, with_logits=args.return_logits)
+        mode = "a"
         for completion in completions:
             _show(screen, completion)
     screen.print(f"samples are in {path}", markup=False)
 
 
 def _converse(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decoder, screen: Console) -> None:
-    """Complete what a person types at rank 0, until the end of input."""
+    """Complete what a person types at rank 0, until the end of input. A prompt that cannot be completed ends nothing."""
     screen.print(f"Type a prompt, ended by {args.prompt_end!r}; end of input (Ctrl-D) leaves.", markup=False)
     typed = prompts_of_person(sys.stdin.readline, prompt_end=args.prompt_end) if world.groups.rank == 0 else iter(())
     while (prompt := _agree(next(typed, None), world)) is not None:
-        for completion in complete(decoder, tokenizer, [prompt], maximum_tokens=args.maximum_tokens):
+        try:
+            completions = complete(decoder, tokenizer, [prompt], maximum_tokens=args.maximum_tokens)
+        except DataError as error:  # every rank finds it, before any of them has begun
+            screen.print(f"error: {error}", markup=False)
+            continue
+        for completion in completions:
             _show(screen, completion)
 
 
@@ -120,8 +135,18 @@ def _batches(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _append(path: Path, completions: Sequence[Completion], *, with_logits: bool) -> None:
-    with path.open("a", encoding="utf-8") as file:
+def _check_can_write(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise DataError(
+            f'"sample_output_file" is "{path}", which cannot be written ({error}): give the path of a file'
+        ) from error
+
+
+def _write(path: Path, mode: str, completions: Sequence[Completion], *, with_logits: bool) -> None:
+    with path.open(mode, encoding="utf-8") as file:
         for completion in completions:
             file.write(json.dumps(completion.record(with_logits=with_logits), ensure_ascii=False) + "\n")
 

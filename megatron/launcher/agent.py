@@ -61,7 +61,7 @@ def pass_signals_on(ranks: Ranks) -> None:
 
     def on_stop(number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and ranks.stop_signal == signal.SIGINT:
-            ranks.kill()
+            ranks.abandon()
         ranks.stop(signal.SIGTERM if number == signal.SIGHUP else number)
 
     def on_notice(number: int, _: FrameType | None) -> None:
@@ -79,12 +79,15 @@ def conclude(ranks: Ranks, *, world_size: int) -> int:
     if ranks.all_succeeded():
         return 0
     failure, stop = ranks.cause(), ranks.stop_signal
+    if ranks.abandoned:
+        sys.stderr.write("killed by a second SIGINT; what was done since the last checkpoint is lost\n")
+        return 128 + signal.SIGINT
     if ranks.overdue:
         seconds = f"{ranks.grace_seconds:g} s of {signal.Signals(stop or 0).name}"
         sys.stderr.write(f"error: the ranks did not exit within {seconds} and were killed\n")
         return 128 + signal.SIGKILL
     if failure is None or (stop is not None and _died_of(stop, failure)):
-        sys.stderr.write(f"stopped by {signal.Signals(stop or signal.SIGTERM).name} before the ranks could save\n")
+        sys.stderr.write(f"stopped by {signal.Signals(stop or signal.SIGTERM).name}; nothing was saved\n")
         return 128 + (stop or signal.SIGTERM)
     sys.stderr.write(describe_failure(failure, world_size=world_size) + "\n")
     return failure.exit_status

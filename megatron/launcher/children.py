@@ -47,10 +47,15 @@ def end_children(children: Iterable[subprocess.Popen[bytes]], *, patience: float
 
 
 def kill_children(children: Iterable[subprocess.Popen[bytes]]) -> None:
-    """SIGKILL to the children and everything in their sessions' process groups, and wait until they are gone."""
-    for child in children:
+    """SIGKILL to the children and everything in their sessions' process groups, and wait until they are gone.
+
+    All are killed before any is waited for, so that none lives to complain that another is gone.
+    """
+    doomed = list(children)
+    for child in doomed:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
+    for child in doomed:
         with contextlib.suppress(subprocess.TimeoutExpired):  # not even SIGKILL ends a process that hangs in a driver
             child.wait(timeout=5)
 

@@ -20,12 +20,14 @@ FAILURE_PATIENCE = 5.0
 class Ranks:
     """The processes of the ranks of this machine, started together and ended together.
 
-    stop_signal: the signal with which the user asked to stop, or None; overdue: ranks had to be killed after that signal.
+    stop_signal: the signal with which the user asked to stop, or None; overdue: ranks had to be killed after that signal;
+    abandoned: the user did not want to wait for them.
     """
 
     def __init__(self, *, grace_seconds: float) -> None:
         self.stop_signal: int | None = None
         self.overdue = False
+        self.abandoned = False
         self.grace_seconds = grace_seconds
         self._deadline = float("inf")
         self._starting = False
@@ -83,6 +85,11 @@ class Ranks:
         """End the ranks that still run, now."""
         self._note_running()
         kill_children(self._processes.values())
+
+    def abandon(self) -> None:
+        """The user does not want to wait until the ranks have saved. A signal handler may call it."""
+        self.abandoned = True
+        self.kill()
 
     def kill_if_running(self) -> None:
         """The last resort on the way out: nothing may be left, whatever went wrong before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -23,7 +24,8 @@ def run_worker(main: Callable[[], None]) -> None:
     """Run `main` as one rank, however it was started (deepy.py, torchrun, srun, mpirun, or nothing), and exit with its status.
 
     Sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT and the logging of this rank first. An error is left in a file
-    for the agent to print when there is an agent, and printed here otherwise. Call it before torch is imported.
+    for the agent to print when there is an agent, and printed here otherwise. Call it before torch is imported, and nothing after
+    it: it does not return.
     """
     place = RankEnvironment()
     try:
@@ -37,6 +39,8 @@ def run_worker(main: Callable[[], None]) -> None:
     except Exception as error:
         here = error.__traceback__  # this frame, which tells the user nothing
         _leave(_report(error.with_traceback(here.tb_next if here else None), place))
+    atexit._run_exitfuncs()  # loader processes are ended there
+    _leave(0)
 
 
 def _enter() -> RankEnvironment:
@@ -65,7 +69,11 @@ def _report(error: Exception, place: RankEnvironment) -> int:
 
 
 def _leave(code: int) -> None:
-    """End this process now. A normal exit could wait for ever: for threads, for loader processes, for a collective nobody joins."""
+    """End this process now, without taking the interpreter apart.
+
+    After a failure that could wait for ever: for threads, for loader processes, for a collective nobody joins. After a success gloo's
+    threads may still be giving tensors back, which aborts the process once the interpreter is being taken apart.
+    """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

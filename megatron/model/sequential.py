@@ -91,10 +91,16 @@ def run_layers(module: nn.Module, specs: Sequence[LayerSpec], stream: Stream, *,
     """
     for run in _runs(specs, checkpoint_num_layers):
         if checkpoint_num_layers > 0 and module.training and run[0].name == BLOCK:
-            stream = checkpoint(_run_each, module, run, stream, use_reentrant=False)
+            # As tensors: torch keeps the random state of the GPUs of the tensors it finds here, and does not look into a Stream.
+            hidden = checkpoint(_hidden_after, module, run, *stream.tensors(), use_reentrant=False)
+            stream = stream.with_hidden(hidden)
         else:
             stream = _run_each(module, run, stream)
     return stream
+
+
+def _hidden_after(module: nn.Module, specs: Sequence[LayerSpec], hidden: Tensor, position_ids: Tensor) -> Tensor:
+    return _run_each(module, specs, Stream(hidden, position_ids)).hidden
 
 
 def _run_each(module: nn.Module, specs: Sequence[LayerSpec], stream: Stream) -> Stream:

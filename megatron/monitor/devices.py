@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 
 import torch
 
-# Dense half-precision tensor-core peaks in TFLOP/s, from the vendors' data sheets (without sparsity).
+# Dense half-precision tensor-core peaks in TFLOP/s, from the vendors' data sheets (without sparsity). The first name that occurs in
+# the product's name as whole words counts, so the more special ones come first.
 PEAK_TFLOPS = {
+    "H100 NVL": 835.0,
+    "H200 NVL": 835.0,
+    "H100 PCIe": 756.0,
     "B200": 2250.0,
     "H200": 989.0,
     "GH200": 989.0,
-    "H100 PCIe": 756.0,
     "H100": 989.0,
     "A100": 312.0,
     "A40": 149.7,
@@ -32,8 +36,14 @@ def peak_flops_per_second(device: torch.device, configured_tflops: float | None)
     """`peak_theoretical_tflops` of the config, else the data sheet's value; None for a device that is not in the table."""
     if configured_tflops is not None:
         return configured_tflops * 1e12
-    name = device_name(device)
-    return next((tflops * 1e12 for key, tflops in PEAK_TFLOPS.items() if key in name), None)
+    return data_sheet_peak(device_name(device))
+
+
+def data_sheet_peak(name: str) -> float | None:
+    """Peak FLOP/s of the product called `name`, None when it is not in the table."""
+    matches = (tflops for key, tflops in PEAK_TFLOPS.items() if re.search(rf"\b{re.escape(key)}\b", name))
+    tflops = next(matches, None)
+    return None if tflops is None else tflops * 1e12
 
 
 def peak_memory_bytes(device: torch.device) -> int:

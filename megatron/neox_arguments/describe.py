@@ -26,8 +26,8 @@ def summary(args: NeoXArgs, values: ConfigValues) -> list[str]:
 
 
 def override_lines(values: ConfigValues) -> list[str]:
-    """One line for each value that a later file or the command line replaced: old value and place -> new value and place."""
-    return [str(override) for override in values.overrides]
+    """One line for each value that a later file or the command line changed: old value and place -> new value and place."""
+    return [str(override) for override in values.overrides if override.old != override.new]
 
 
 def layout_lines(args: NeoXArgs) -> list[str]:

@@ -14,6 +14,7 @@ from megatron.initialize import World
 from megatron.neox_arguments import NeoXArgs
 from megatron.tokenizer.base import Tokenizer
 from megatron.training.evaluate import BatchSource
+from megatron.training.state import TrainState
 
 
 def resolve_epochs(args: NeoXArgs) -> NeoXArgs:
@@ -26,11 +27,12 @@ def resolve_epochs(args: NeoXArgs) -> NeoXArgs:
 
 @dataclass(frozen=True)
 class BatchFactory:
-    """Makes the batches of one rank. reads_data: whether its pipeline stage needs any."""
+    """Makes the batches of one rank. state: where training goes on; reads_data: whether this rank's pipeline stage needs batches."""
 
     args: NeoXArgs
     world: World
     tokenizer: Tokenizer
+    state: TrainState
     reads_data: bool
 
     def build_datasets(self) -> Datasets:
@@ -38,17 +40,24 @@ class BatchFactory:
         evaluation_samples = self.args.eval_iters * self.args.train_batch_size
         return build_datasets(
             self.args,
-            train_samples=self._train_iters * self.args.train_batch_size,
+            train_samples=self._train_iters * self.args.train_batch_size + max(self._offset, 0),
             valid_samples=evaluation_samples,
             test_samples=evaluation_samples,
             world=self.world.groups.world,
         )
 
-    def train(self, datasets: Datasets, *, start_step: int) -> Iterator[Sequence[Batch] | None]:
-        """The global batches of steps `start_step` to the last, as this rank's micro-batches."""
+    def train(self, datasets: Datasets) -> Iterator[Sequence[Batch] | None]:
+        """The global batches of the steps that are left, as this rank's micro-batches: no sample is left out or seen again."""
         assert datasets.train is not None, "build_datasets refuses a run without training data"
-        steps = self._train_iters - start_step
-        return iter(self._loader(datasets.train, start_step=start_step, steps=steps, workers=self.args.num_workers))
+        start = self.state.iteration
+        loader = self._loader(
+            datasets.train,
+            start_step=start,
+            steps=self._train_iters - start,
+            workers=self.args.num_workers,
+            offset=self._offset,
+        )
+        return iter(loader)
 
     def evaluation(self, dataset: SampleDataset | None) -> BatchSource | None:
         """A source of `eval_iters` global batches; None without data."""
@@ -63,8 +72,13 @@ class BatchFactory:
         assert self.args.train_iters is not None, "resolve_epochs comes first"
         return self.args.train_iters
 
+    @property
+    def _offset(self) -> int:
+        """How far the samples consumed so far are from what this batch size would have consumed."""
+        return self.state.consumed_samples - self.state.iteration * self.args.train_batch_size
+
     def _loader(
-        self, dataset: SampleDataset, *, start_step: int, steps: int, workers: int, wrap: bool = False
+        self, dataset: SampleDataset, *, start_step: int, steps: int, workers: int, wrap: bool = False, offset: int = 0
     ) -> StepLoader:
         data = self.world.groups.data
         return StepLoader(
@@ -74,6 +88,7 @@ class BatchFactory:
                 gradient_accumulation_steps=self.args.gradient_accumulation_steps,
                 data_parallel_size=data.size,
                 data_rank=data.rank,
+                offset=offset,
             ),
             vocab_size=self.tokenizer.vocab_size,
             device=self.world.device,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import yaml
-
 from megatron.checkpointing.retention import prune_checkpoints
 from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.settings import settings_yaml
 from megatron.engine.protocol import Engine
 from megatron.monitor.reporter import Reporter
 from megatron.neox_arguments import NeoXArgs
@@ -49,7 +48,7 @@ class Checkpointer:
             self._engine,
             iteration=state.iteration,
             run_state=state.to_dict(),
-            config_yaml=config_yaml(self._args),
+            config_yaml=settings_yaml(self._args),
             save_optimizer=not self._args.no_save_optim,
         )
         self._saved_at = state.iteration
@@ -58,8 +57,3 @@ class Checkpointer:
             prune_checkpoints(
                 self._directory, keep_last=self._args.keep_last_n_checkpoints, group=self._engine.groups.world
             )
-
-
-def config_yaml(args: NeoXArgs) -> str:
-    """The configuration of the run as YAML, derived values included, defaults left out."""
-    return yaml.safe_dump(args.model_dump(mode="json", exclude_defaults=True))

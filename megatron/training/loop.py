@@ -10,6 +10,7 @@ from megatron.engine.protocol import Engine
 from megatron.monitor.reporter import Reporter
 from megatron.neox_arguments import NeoXArgs
 from megatron.training.checkpointer import Checkpointer
+from megatron.training.divergence import DivergenceGuard
 from megatron.training.evaluate import Evaluator
 from megatron.training.exit_policy import ExitPolicy
 from megatron.training.speed import Speed
@@ -33,9 +34,11 @@ class Run:
 
 
 def train(run: Run, state: TrainState) -> TrainState:
-    """Step until the exit policy says stop; returns the state reached."""
+    """Step until the exit policy says stop; returns the state reached. Raises NeoXError when the run diverges."""
+    guard = DivergenceGuard()
     while not run.exit_policy.reached(state):
         step = train_step(run.args, run.engine, run.batches, state)
+        guard.check(state.iteration + 1, step.result)
         state = state.advance(
             samples=run.args.train_batch_size, tokens=run.speed.tokens_per_step, skipped=step.result.skipped
         )

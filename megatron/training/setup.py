@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 
 from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.save import check_can_save
+from megatron.checkpointing.settings import settings_warning
 from megatron.components import OBJECTIVES
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine
 from megatron.initialize import World
+from megatron.log import get_logger
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext, LayerSpec
@@ -26,10 +29,14 @@ from megatron.training.loop import Run
 from megatron.training.speed import build_speed
 from megatron.training.state import TrainState
 
+logger = get_logger(__name__)
+
 
 def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     """Build everything and load the checkpoint, if the configuration asks for one; `args.train_iters` is resolved."""
     assert args.train_iters is not None, "resolve_epochs comes first"
+    if args.save:
+        check_can_save(args.save, group=world.groups.world)
     tokenizer = build_tokenizer(args)
     vocab_rows = padded_vocab_size(args, tokenizer.vocab_size)
     specs = build_layer_specs(args, vocab_size=tokenizer.vocab_size, padded_vocab_size=vocab_rows)
@@ -37,7 +44,7 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     engine = build_engine(args, specs=specs, objective=objective, groups=world.groups, device=world.device)
     state = load_state(args, engine)
 
-    factory = BatchFactory(args, world, tokenizer, reads_data=engine.reads_data)
+    factory = BatchFactory(args, world, tokenizer, state, reads_data=engine.reads_data)
     datasets = factory.build_datasets()
     reporter = build_reporter(args, rank=world.groups.rank)
     evaluator = Evaluator(
@@ -51,7 +58,7 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     run = Run(
         args=args,
         engine=engine,
-        batches=factory.train(datasets, start_step=state.iteration),
+        batches=factory.train(datasets),
         reporter=reporter,
         evaluator=evaluator,
         checkpointer=Checkpointer(args, engine, reporter, resumed_at=state.iteration),
@@ -75,6 +82,10 @@ def load_state(args: NeoXArgs, engine: Engine) -> TrainState:
         load_optimizer=not (args.no_load_optim or args.finetune),
         if_exists=args.load_if_exists,
     )
+    if loaded is not None and engine.groups.world.rank == 0:
+        warning = settings_warning(loaded.path, args)
+        if warning:
+            logger.warning(warning)
     if loaded is None or args.finetune:
         return TrainState()
     return TrainState.from_dict(loaded.run_state)

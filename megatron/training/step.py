@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from megatron.data.batch import Batch
 from megatron.engine.protocol import Engine, StepResult
-from megatron.errors import NeoXError
 from megatron.monitor.devices import peak_memory_bytes
 from megatron.monitor.metrics import StepMetrics
 from megatron.mpu.random import seed_step
@@ -30,19 +28,11 @@ class TimedResult:
 def train_step(
     args: NeoXArgs, engine: Engine, batches: Iterator[Sequence[Batch] | None], state: TrainState
 ) -> TimedResult:
-    """Run step number `state.iteration` (counted from 0).
-
-    Raises NeoXError when the loss is not a finite number: the weights are then past saving, and the last checkpoint is good.
-    """
+    """Run step number `state.iteration` (counted from 0)."""
     started = time.perf_counter()
     groups = engine.groups
     seed_step(args.seed, state.iteration, groups.topology.coordinates(groups.rank))
     result = engine.train_step(next(batches), lr=learning_rate(args, state.iteration))
-    if not math.isfinite(result.loss) and not result.skipped:
-        raise NeoXError(
-            f"the loss of iteration {state.iteration + 1} is {result.loss}: the run has diverged and stops before it saves; "
-            "lower the learning rate, lengthen the warm-up or use bfloat16, and start again from the last checkpoint"
-        )
     return TimedResult(result, time.perf_counter() - started)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -81,11 +82,16 @@ def deepy_command(script: str, *words: object) -> list[str]:
     return [sys.executable, str(REPOSITORY / "deepy.py"), script, *map(str, words)]
 
 
+ON_CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+"""Layouts of several processes are tested on the CPU, also where there is one GPU."""
+
+
 def run_deepy(directory: Path, script: str, *words: object, timeout: float = 240) -> TrainedRun:
     """Run `deepy.py SCRIPT WORDS...` to its end."""
     done = subprocess.run(
         deepy_command(script, *words),
         cwd=REPOSITORY,
+        env=ON_CPU,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -206,6 +206,15 @@ def test_a_signal_lets_every_rank_save_and_exit(waiting, number):
     assert waiting.wait_for("saved") == [number, number]
 
 
+def test_a_second_interrupt_ends_ranks_that_are_still_saving(waiting):
+    waiting.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)  # each rank takes a second to save
+    waiting.process.send_signal(signal.SIGINT)
+    code, _, err = waiting.finish(seconds=10)
+    assert (code, err) == (130, "killed by a second SIGINT; what was done since the last checkpoint is lost\n")
+    assert not any(is_running(pid) for pid in waiting.pids())
+
+
 def test_ranks_save_when_the_launcher_itself_is_killed(waiting):
     waiting.process.kill()
     assert waiting.wait_for("saved") == [signal.SIGTERM, signal.SIGTERM]

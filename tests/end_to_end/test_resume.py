@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.end_to_end.runs import TrainedRun, deepy_command, run_deepy, train, write_config
+from tests.end_to_end.runs import ON_CPU, TrainedRun, deepy_command, run_deepy, train, write_config
 
 ITERATIONS = 40
 SETTINGS = {
@@ -34,6 +34,7 @@ def start(config: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         deepy_command("train.py", config),
         cwd=REPOSITORY,
+        env=ON_CPU,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -36,8 +36,9 @@ def rotary_table(width: int, length: int, base: float, device: torch.device) -> 
     is an ordinary tensor even when first needed in inference mode, so that training may use it later.
     """
     with torch.inference_mode(False), torch.no_grad():
-        exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
-        positions = torch.arange(length, dtype=torch.float32, device=device)
+        # On the CPU first: devices round powers differently, and angles of late positions would show it.
+        exponents = torch.arange(0, width, 2, dtype=torch.float32) / width
+        positions = torch.arange(length, dtype=torch.float32)
         angles = torch.outer(positions, 1.0 / base**exponents)
         angles = torch.cat((angles, angles), dim=-1)
-        return torch.stack((angles.cos(), angles.sin()))
+        return torch.stack((angles.cos(), angles.sin())).to(device)

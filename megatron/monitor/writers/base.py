@@ -1,9 +1,12 @@
-"""What a metric writer is."""
+"""What a metric writer is, and what writers have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Protocol
+
+from megatron.errors import NeoXError
 
 
 class Writer(Protocol):
@@ -16,3 +19,14 @@ class Writer(Protocol):
     def close(self) -> None:
         """Finish: everything written is on disk (or sent) when this returns."""
         ...
+
+
+@contextlib.contextmanager
+def errors_name_the_key(key: str, value: str | None) -> Iterator[None]:
+    """Around making files in the directory that a key of the config names: an OSError becomes a NeoXError that says which key."""
+    try:
+        yield
+    except OSError as error:
+        raise NeoXError(
+            f'"{key}" is "{value}", and nothing can be written there ({error}): give a directory you may write to'
+        ) from error

@@ -10,17 +10,22 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from megatron.monitor.writers.base import errors_name_the_key
 from megatron.neox_arguments.monitoring import MonitoringArgs
 
 
 class JsonlWriter:
-    """Appends records to `<log_dir>/metrics.jsonl`, flushed line by line so that a killed run keeps every finished step."""
+    """Appends records to `<log_dir>/metrics.jsonl`, flushed line by line so that a killed run keeps every finished step.
+
+    Raises NeoXError when the file cannot be written.
+    """
 
     def __init__(self, args: MonitoringArgs) -> None:
         self.path = Path(args.log_dir or "logs") / "metrics.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _end_last_line(self.path)
-        self._file = self.path.open("a", encoding="utf-8", buffering=1)
+        with errors_name_the_key("log_dir", args.log_dir):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _end_last_line(self.path)
+            self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, iteration: int, record: Mapping[str, object]) -> None:
         line = {"iteration": iteration, **{key: _finite(value) for key, value in record.items()}}

@@ -15,8 +15,9 @@ import pytest
 from megatron.checkpointing import save
 from megatron.checkpointing.files import temporary_path
 from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.save import check_can_save, save_checkpoint
 from megatron.errors import CheckpointError
+from megatron.mpu.groups import SINGLE
 from tests.unit.checkpointing.fakes import fake_engine, full_values
 
 BIG = {"a/weight": (1 << 17,)}
@@ -55,6 +56,14 @@ def test_a_disk_that_is_full_at_the_very_end_is_a_sentence_and_leaves_nothing(
     with pytest.raises(CheckpointError, match="No space left on device"):
         save_checkpoint(tmp_path, fake_engine(), iteration=2, run_state={})
     assert names(tmp_path) == ["global_step1", "latest"]
+
+
+def test_whether_checkpoints_can_be_saved_is_known_beforehand(tmp_path: Path) -> None:
+    check_can_save(tmp_path / "new" / "save", group=SINGLE)
+    assert names(tmp_path / "new" / "save") == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r'trying to write to .*file \(the key "save"\) failed: .*File exists'):
+        check_can_save(tmp_path / "file", group=SINGLE)
 
 
 def test_a_directory_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:

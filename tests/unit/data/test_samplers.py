@@ -28,3 +28,11 @@ def test_each_row_is_divided_among_the_ranks_in_order():
     assert samples_of_step(1, plans[0]) == [range(12, 15), range(18, 21)]
     assert samples_of_step(1, plans[1]) == [range(15, 18), range(21, 24)]
     assert plans[0].global_batch == 12
+
+
+def test_a_run_that_changes_its_batch_size_goes_on_at_the_next_sample() -> None:
+    before, iterations = BatchPlan(micro_batch=4), 3
+    for micro in (2, 8):
+        after = BatchPlan(micro_batch=micro, offset=iterations * before.global_batch - iterations * micro)
+        last = samples_of_step(iterations - 1, before)[-1][-1]
+        assert samples_of_step(iterations, after)[0] == range(last + 1, last + 1 + micro)

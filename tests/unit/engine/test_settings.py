@@ -41,7 +41,12 @@ def test_steps_that_are_not_finite_are_skipped_in_bf16_too() -> None:
 
 def test_deepspeed_reports_only_when_its_timings_are_wanted() -> None:
     assert settings_of()["steps_per_print"] is None
-    assert settings_of(wall_clock_breakdown=True, steps_per_print=7)["steps_per_print"] == 7
+    assert settings_of()["timers"] == {"throughput": {"enabled": False}}, (
+        "its timer waits for the device twice a micro-batch"
+    )
+    timed = settings_of(wall_clock_breakdown=True, steps_per_print=7)
+    assert timed["steps_per_print"] == 7
+    assert "timers" not in timed
 
 
 def test_the_given_dictionary_is_left_as_it_is() -> None:

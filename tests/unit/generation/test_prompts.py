@@ -21,6 +21,18 @@ def test_a_file_gives_one_prompt_a_line(tmp_path: Path) -> None:
     assert prompts_of_file(str(file)) == ["def f(", "  import os"]
 
 
+def test_only_line_ends_end_a_prompt(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("one\x0ctwo\u2028three\r\nfour".encode())
+    assert prompts_of_file(str(file)) == ["one\x0ctwo\u2028three", "four"]
+
+
+def test_a_file_that_is_no_text_is_an_error_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "prompts.bin").write_bytes(b"ok\n\xff")
+    with pytest.raises(DataError, match=r"prompts\.bin.: byte 3 is not UTF-8"):
+        prompts_of_file(str(tmp_path / "prompts.bin"))
+
+
 def test_a_missing_or_empty_file_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         prompts_of_file(str(tmp_path / "absent.txt"))

@@ -73,6 +73,20 @@ def test_output_is_not_lost_and_threads_do_not_keep_a_failed_rank_alive():
     assert (result.returncode, result.stdout) == (1, "almost")
 
 
+def test_a_successful_rank_runs_its_exit_handlers_but_does_not_take_the_interpreter_apart():
+    """A native thread that still wants the interpreter then (gloo's, giving a tensor back) would abort the process."""
+    body = (
+        "import atexit, threading, time\n"
+        "class Late:\n    def __del__(self): os.write(1, b'taken apart')\n"
+        "sys.modules['late'] = Late()\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "atexit.register(print, 'handler')\n"
+        "sys.stdout.write('done, ')"
+    )
+    result = run(body)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "done, handler\n", "")
+
+
 def test_wrong_rank_variables_are_an_error_like_any_other():
     result = run("pass", RANK="5", WORLD_SIZE="2", LOCAL_RANK="0")
     assert result.returncode == 1

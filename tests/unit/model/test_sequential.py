@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from megatron.model.gpt import build_layer_specs
@@ -149,6 +150,20 @@ def test_only_the_inputs_of_every_so_many_blocks_are_kept(
     monkeypatch.setattr("megatron.model.sequential.checkpoint", count)
     loss_and_gradients(build_model(build_args(num_layers=3), checkpoint_num_layers=every))
     assert len(calls) == kept
+
+
+def test_torch_sees_the_tensors_of_what_is_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It restores the random state of the GPUs of the tensors it finds among the arguments, in plain containers at most."""
+    seen: list[int] = []
+
+    def look(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        seen.append(sum(isinstance(leaf, Tensor) for leaf in tree_leaves(arguments)))
+        return checkpoint(function, *arguments, **options)
+
+    monkeypatch.setattr("megatron.model.sequential.checkpoint", look)
+    loss_and_gradients(build_model(build_args(num_layers=3), checkpoint_num_layers=1))
+    assert len(seen) == 3
+    assert all(seen)
 
 
 def test_a_rank_holds_its_part_of_every_sharded_parameter() -> None:

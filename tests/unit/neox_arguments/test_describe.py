@@ -47,6 +47,10 @@ def test_derived_values_are_listed_with_their_rules() -> None:
     assert ["warmup_steps", "1.0", "warmup x lr_decay_steps"] in rows
 
 
+def test_a_value_that_is_written_again_unchanged_is_no_override() -> None:
+    assert override_lines(apply_overrides(parse_yaml("num_layers: 4", source="a.yml"), ["num_layers=4"])) == []
+
+
 def test_overrides_are_listed() -> None:
     values, lines = described("num_layers=2")
     assert override_lines(values) == ['"num_layers": 4 (a.yml:1:1) -> 2 (command line)']

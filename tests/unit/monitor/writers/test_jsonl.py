@@ -7,6 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from megatron.errors import NeoXError
 from megatron.monitor.writers.jsonl import JsonlWriter
 
 
@@ -44,3 +47,9 @@ def test_half_a_line_of_a_killed_run_does_not_swallow_the_next_record(tmp_path: 
 def test_numbers_that_json_lacks_are_kept_as_words(tmp_path: Path) -> None:
     JsonlWriter(arguments(tmp_path)).write(1, {"loss": float("inf"), "grad_norm": float("nan")})
     assert lines(tmp_path) == [{"iteration": 1, "loss": "inf", "grad_norm": "nan"}]
+
+
+def test_a_log_dir_that_cannot_be_a_directory_is_a_sentence_with_the_key(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(NeoXError, match=r'"log_dir" is ".*logs", and nothing can be written there \(.*File exists'):
+        JsonlWriter(arguments(tmp_path))

@@ -1,0 +1,55 @@
+"""Whether the model that a checkpoint holds was trained as it is now configured, as far as no shape of a tensor can tell.
+
+The number of heads, say, or how much of a head is rotated: with another value every weight fits, and computes something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from megatron.neox_arguments.arguments import NeoXArgs
+
+SETTINGS = Path("configs") / "config.yml"
+"""Where a checkpoint keeps the configuration of its run."""
+
+KEYS = (
+    *("num_attention_heads", "num_kv_heads", "sliding_window_width", "use_qk_layernorm"),
+    *("pos_emb", "rotary_pct", "rotary_emb_base", "opt_pos_emb_offset"),
+    *("norm", "layernorm_epsilon", "rms_norm_epsilon", "scalenorm_epsilon"),
+    *("activation", "bias_gelu_fusion", "gpt_j_residual", "gpt_j_tied"),
+    "tokenizer_type",
+)
+"""Keys that change what the weights compute, or what the tokens mean, without changing any shape (or not always)."""
+
+
+def settings_yaml(args: NeoXArgs) -> str:
+    """The configuration of a run as YAML, derived values included, defaults left out."""
+    return yaml.safe_dump(args.model_dump(mode="json", exclude_defaults=True))
+
+
+def settings_warning(checkpoint: Path, args: NeoXArgs) -> str | None:
+    """The sentence for a checkpoint that was trained with other settings; None when all agree, or it does not say."""
+    saved = _read(checkpoint / SETTINGS)
+    if saved is None:
+        return None
+    ours = args.model_dump(mode="json", include=set(KEYS))
+    pairs = {key: (saved.get(key, NeoXArgs.model_fields[key].default), ours[key]) for key in KEYS}
+    differing = [f"{key} was {theirs} and is {mine}" for key, (theirs, mine) in pairs.items() if theirs != mine]
+    if not differing:
+        return None
+    return (
+        f"{checkpoint} was trained with other settings, with which its weights mean something else: {', '.join(differing)}. "
+        f"Unless that is what you want, take the values from {checkpoint / SETTINGS}"
+    )
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):  # a checkpoint may come without, or from elsewhere
+        return None
+    return content if isinstance(content, dict) else None
