@@ -1,6 +1,6 @@
 """The agent: starts the ranks of this machine, passes signals on to them, and says why the run ended. `python -m megatron.launcher.agent`
 
-The first failing rank ends all, and its error is the last thing printed, once. SIGTERM and SIGINT reach every rank once; the ranks
+The first failing rank ends all, and its error is the last thing printed, once. SIGTERM and SIGINT reach every rank once, as SIGTERM; the ranks
 save and exit by themselves, and only after the grace period are they killed. A second Ctrl-C kills them at once.
 """
 
@@ -18,11 +18,13 @@ from megatron.launcher.devices import count_devices, restrict_devices
 from megatron.launcher.failure import EXIT_INTERRUPTED, Failure, describe_failure
 from megatron.launcher.ranks import Ranks
 from megatron.launcher.worker import READY_VARIABLE
+from megatron.log import keep_output_harmless
 
 
 def main() -> None:
     """Run one machine's part of a job; exits with the status of the first failing rank, or 0."""
     options = parse_agent_options()
+    keep_output_harmless()  # the exit status must arrive even where the reason cannot be told
     ranks = Ranks(grace_seconds=options.grace_seconds)
     pass_signals_on(ranks)
     try:
@@ -95,7 +97,7 @@ def conclude(ranks: Ranks, *, world_size: int) -> int:
 
 def _died_of(stop: int, failure: Failure) -> bool:
     """Whether a rank ended because it had no handler (yet) for the signal that was meant to stop it."""
-    return failure.record is None and failure.exit_code in (-stop, EXIT_INTERRUPTED)
+    return failure.record is None and failure.exit_code in (-stop, -signal.SIGTERM, EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -44,16 +44,24 @@ class _Group:
         self._children: list[subprocess.Popen[bytes]] = []
         self._grace_seconds = grace_seconds
         self._deadline = float("inf")
+        self._stop: int | None = None
 
     def start(self, command: Command) -> None:
+        """Start a command, unless a signal has asked to stop."""
+        if self._stop is not None:
+            return
         environment = with_paths(os.environ, command.environment)
         self._children.append(start_child(command.argv, environment, death_signal=signal.SIGTERM))
+        if self._stop is not None:  # it came before the child could be told of it
+            send_signal(self._children[-1], signal.SIGTERM)
 
     def running(self) -> list[subprocess.Popen[bytes]]:
         return [child for child in self._children if child.poll() is None]
 
     def wait(self) -> int:
         """Until all have ended or one has failed; the exit status."""
+        if not self._children and self._stop is not None:
+            return 128 + self._stop
         while time.monotonic() < self._deadline:
             codes = [child.poll() for child in self._children]
             failed = next((code for code in codes if code not in (None, 0)), None)
@@ -65,7 +73,8 @@ class _Group:
         return 128 + signal.SIGKILL
 
     def on_signal(self, number: int, _: FrameType | None) -> None:
-        if number in STOPS and self._deadline == float("inf"):
+        if number in STOPS and self._stop is None:
+            self._stop = number
             self._deadline = time.monotonic() + self._grace_seconds + END_PATIENCE
         for child in self.running():
             send_signal(child, number)

@@ -46,7 +46,7 @@ class Ranks:
             self._processes[rank] = start_child(argv, variables, death_signal=signal.SIGKILL, stdin=stdin)
         self._starting = False
         if self.stop_signal is not None:  # it came meanwhile
-            self.forward(self.stop_signal)
+            self.forward(signal.SIGTERM)
         return {rank: process.pid for rank, process in self._processes.items()}
 
     def all_succeeded(self) -> bool:
@@ -61,13 +61,17 @@ class Ranks:
         return any(process.poll() not in (None, 0) for process in self._processes.values())
 
     def stop(self, number: int) -> None:
-        """Ask all ranks to save and exit, with signal `number`, once; they have the grace period for it. A signal handler may call it."""
+        """Signal `number` asked us to stop: ask all ranks to save and exit, once; they have the grace period for it.
+
+        They get SIGTERM whatever it was: a KeyboardInterrupt in the middle of importing torch is a traceback, or is lost. A signal
+        handler may call this.
+        """
         if self.stop_signal is not None:
             return
         self.stop_signal = number
         self._deadline = time.monotonic() + self.grace_seconds
         if not self._starting:
-            self.forward(number)
+            self.forward(signal.SIGTERM)
 
     def forward(self, number: int) -> None:
         """Send a signal to every running rank."""

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from megatron.environment import RankEnvironment, rank_defaults, read_rank_envir
 from megatron.errors import NeoXError
 from megatron.launcher.devices import count_devices
 from megatron.launcher.failure import ERROR_FILE_VARIABLE, EXIT_INTERRUPTED, write_error_record
-from megatron.log import configure_logging
+from megatron.log import configure_logging, keep_output_harmless
 
 READY_VARIABLE = "NEOX_RANK_DEFAULTS"
 """Set for ranks whose environment the agent has prepared already."""
@@ -44,11 +45,14 @@ def run_worker(main: Callable[[], None]) -> None:
 
 
 def _enter() -> RankEnvironment:
+    # A KeyboardInterrupt in the middle of importing torch is a traceback, or is lost: until someone listens, Ctrl-C just ends us.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = read_rank_environment()
     place.export()
     if READY_VARIABLE not in os.environ:
         accelerators = count_devices() > 0
         os.environ.update(rank_defaults(local_world_size=place.local_world_size, accelerators=accelerators))
+    keep_output_harmless()
     configure_logging(place.rank)
     return place
 

@@ -139,7 +139,8 @@ def build_screen(*, rank: int, log_interval: int) -> Screen:
     if rank != 0:
         return SilentScreen()
     console = Console()
-    return LiveScreen(console) if console.is_terminal else PlainScreen(console, log_interval=log_interval)
+    live = console.is_terminal and not console.is_dumb_terminal  # a dumb one would show no progress before the end
+    return LiveScreen(console) if live else PlainScreen(console, log_interval=log_interval)
 
 
 def short_line(metrics: StepMetrics) -> str:

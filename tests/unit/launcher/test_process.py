@@ -80,6 +80,23 @@ def test_signals_reach_every_command_once_and_a_clean_exit_is_0(tmp_path, number
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_that_comes_while_a_command_is_started_stops_it_and_starts_no_other(tmp_path, monkeypatch):
+    start = process.start_child
+
+    def interrupted(*arguments, **options):
+        child = start(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+        return child
+
+    slow = python("import sys, time; time.sleep(60)")
+    second = python("import sys; open(sys.argv[1], 'w')", tmp_path / "second")
+    monkeypatch.setattr(process, "start_child", interrupted)
+    begin = time.monotonic()
+    assert run_commands([slow, second], grace_seconds=20) == 128 + signal.SIGTERM
+    assert time.monotonic() - begin < 5
+    assert not (tmp_path / "second").exists()
+
+
 def test_a_command_that_does_not_end_after_a_signal_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "END_PATIENCE", 0.2)
     code = "import signal, sys, time\nsignal.signal(15, signal.SIG_IGN)\nopen(sys.argv[1], 'w')\ntime.sleep(60)"

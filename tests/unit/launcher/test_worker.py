@@ -14,7 +14,9 @@ from megatron.launcher.failure import read_error_record
 REPOSITORY = Path(__file__).parents[3]
 
 
-def run(body: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    body: str, *, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run `body` as the main of a rank; NEOX_RANK_DEFAULTS as the agent sets it, unless given."""
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     code = f"import os, sys\nfrom megatron.errors import DataError\nfrom megatron.launcher.worker import run_worker\ndef main():\n{lines}run_worker(main)\n"
@@ -25,7 +27,13 @@ def run(body: str, **variables: str) -> subprocess.CompletedProcess[str]:
     }
     environment = {**kept, "PYTHONPATH": str(REPOSITORY), "NEOX_RANK_DEFAULTS": "1", **variables}
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
 
@@ -85,6 +93,40 @@ def test_a_successful_rank_runs_its_exit_handlers_but_does_not_take_the_interpre
     )
     result = run(body)
     assert (result.returncode, result.stdout, result.stderr) == (0, "done, handler\n", "")
+
+
+@pytest.mark.parametrize("printing", ["print(0, flush=True)", "sys.stdout.write('0'); sys.stdout.flush()"])
+def test_a_rank_whose_output_nobody_reads_warns_once_and_goes_on(printing):
+    body = f"for i in range(3):\n    {printing}\nsys.stderr.write('still here')\nsys.exit(7)"
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = run(body, stdout=writing)
+    os.close(writing)
+    assert result.returncode == 7
+    warning = "nothing can be printed any more (Broken pipe); the run goes on in silence"
+    assert result.stderr == f"warning: {warning}\nstill here"
+
+
+def test_a_closed_terminal_under_a_live_display_ends_nothing():
+    """Both streams are gone then, and rich sends one of them through the display, that is, to the other."""
+    body = (
+        "from rich.console import Console\n"
+        "from rich.progress import Progress\n"
+        "with Progress(console=Console(force_terminal=True)) as progress:\n"
+        "    task = progress.add_task('x')\n"
+        "    for i in range(3): progress.update(task, advance=1); progress.console.print(i)\n"
+        "sys.exit(7)"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = run(body, stdout=writing, stderr=writing)
+    os.close(writing)
+    assert result.returncode == 7
+
+
+def test_characters_that_the_terminal_lacks_end_nothing():
+    result = run("print('\\u2500 \\u00e9', sys.stdout.isatty())", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "? ? False\n", "")
 
 
 def test_wrong_rank_variables_are_an_error_like_any_other():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from megatron.monitor.console import LiveScreen, PlainScreen, SilentScreen, build_screen, duration, step_line
@@ -95,3 +96,13 @@ def test_only_the_first_rank_has_a_screen() -> None:
 
 def test_durations_are_read_like_a_clock() -> None:
     assert [duration(seconds) for seconds in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
+
+
+@pytest.mark.parametrize(("terminal", "kind"), [("xterm", LiveScreen), ("dumb", PlainScreen)])
+def test_a_terminal_that_cannot_redraw_gets_plain_lines(
+    terminal: str, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes any output for a terminal then
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert isinstance(build_screen(rank=0, log_interval=1), kind)
