@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +11,8 @@ import shutil
 import socket
 from pathlib import Path
 from typing import Any
+
+from megatron.atomic import sync_directory
 
 HASH_BLOCK_BYTES = 1 << 24
 
@@ -55,16 +56,6 @@ def rename_durably(source: Path, target: Path) -> None:
     """Rename a directory whose new name is free, and synchronise the parent."""
     os.rename(source, target)
     sync_directory(target.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make creations and renames in `directory` survive a power failure, where the file system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def remove_tree(directory: Path) -> None:

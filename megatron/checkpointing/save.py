@@ -17,11 +17,11 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.serialization import get_crc32_options, set_crc32_options
 
+from megatron.atomic import sync_directory
 from megatron.checkpointing.files import (
     FileFacts,
     remove_tree,
     rename_durably,
-    sync_directory,
     temporary_path,
     write_durably,
 )

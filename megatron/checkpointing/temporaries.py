@@ -11,12 +11,12 @@ import re
 import time
 from pathlib import Path
 
+from megatron.atomic import sync_directory
 from megatron.checkpointing.files import (
     TEMPORARY_PREFIX,
     host_name,
     remove_tree,
     rename_durably,
-    sync_directory,
     temporary_path,
 )
 from megatron.checkpointing.layout import REPLACED_PREFIX

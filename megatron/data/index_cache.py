@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron.data.atomic import atomic_file
+from megatron.atomic import atomic_file
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from megatron.data.atomic import atomic_file
+from megatron.atomic import atomic_file
 from megatron.data.index_file import code_of, read_index, write_index
 from megatron.errors import DataError
 

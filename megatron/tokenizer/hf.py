@@ -6,12 +6,12 @@ The ids are exactly that library's, special tokens its post-processor adds inclu
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
 
+from megatron.atomic import atomic_file
 from megatron.errors import DataError
 from megatron.tokenizer.base import Tokenizer, TokenizerArguments
 
@@ -86,12 +86,8 @@ class HFTokenizer(Tokenizer):
         """Write the tokenizer.json to `path`, whole or not at all; loading it gives the same fingerprint."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            temporary.write_text(self._text, encoding="utf-8", newline="")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_file(path) as file:
+            file.write(self._text.encode())
 
     def _find_end_of_document(self) -> int:
         for token in END_OF_DOCUMENT:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron.data.atomic import atomic_file
+from megatron.atomic import atomic_file
 
 FILE_NAME = "prepared.json"
 

@@ -26,11 +26,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _synchronise_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _synchronise_directory(directory: Path) -> None:
-    """Make a rename survive a power failure, where the file system can do that for directories."""
+def sync_directory(directory: Path) -> None:
+    """Make creations and renames in `directory` survive a power failure, where the file system can do that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
