@@ -48,8 +48,15 @@ class Reporter:
             writer.close()
 
     def _write(self, iteration: int, record: Mapping[str, object]) -> None:
-        for writer in self._writers:
-            writer.write(iteration, record)
+        """A full disk must not end a run that has unsaved progress: a writer that fails is named once and left out from then on."""
+        for writer in tuple(self._writers):
+            try:
+                writer.write(iteration, record)
+            except OSError as error:
+                self._writers = tuple(other for other in self._writers if other is not writer)
+                self._screen.message(
+                    f"{type(writer).__name__} cannot write metrics any more ({error}); the run goes on without it"
+                )
 
 
 def build_reporter(args: MonitoringArgs, *, rank: int) -> Reporter:

@@ -42,6 +42,30 @@ def test_steps_and_evaluations_reach_every_writer() -> None:
     assert second.closed
 
 
+class FullDisk(Recorder):
+    def write(self, iteration: int, record: Mapping[str, object]) -> None:
+        raise OSError(28, "No space left on device")
+
+
+class Messages(SilentScreen):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_a_writer_that_fails_is_named_once_and_the_others_go_on() -> None:
+    screen, other = Messages(), Recorder()
+    reporter = Reporter(screen, [FullDisk(), other])
+    for iteration in (1, 2):
+        reporter.step(metrics(iteration))
+    assert [iteration for iteration, _ in other.records] == [1, 2]
+    assert len(screen.texts) == 1
+    assert "FullDisk cannot write metrics any more" in screen.texts[0]
+    assert "No space left" in screen.texts[0]
+
+
 def test_only_the_first_rank_writes_files(tmp_path: Path) -> None:
     build_reporter(arguments(tmp_path / "other"), rank=1).step(metrics(1))
     assert not (tmp_path / "other").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from megatron.engine.protocol import StepResult
 from megatron.errors import NeoXError
-from megatron.training.divergence import PATIENCE, DivergenceGuard
+from megatron.training.divergence import PATIENCE, SKIPPED_LIMIT, DivergenceGuard
 
 
 def result(loss: float, *, skipped: bool = False) -> StepResult:
@@ -35,3 +35,13 @@ def test_overflowing_gradients_alone_are_the_loss_scale_s_business() -> None:
     guard = DivergenceGuard()
     for iteration in range(1, 3 * PATIENCE):
         guard.check(iteration, result(2.5, skipped=True))
+
+
+def test_a_run_that_skips_every_step_is_given_up() -> None:
+    guard = DivergenceGuard()
+    guard.check(1, result(2.5, skipped=True))
+    guard.check(2, result(2.5))
+    for iteration in range(3, 2 + SKIPPED_LIMIT):
+        guard.check(iteration, result(2.5, skipped=True))
+    with pytest.raises(NeoXError, match=f"skipped the last {SKIPPED_LIMIT} steps"):
+        guard.check(2 + SKIPPED_LIMIT, result(2.5, skipped=True))
