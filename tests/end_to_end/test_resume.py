@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -63,9 +64,10 @@ def test_a_killed_run_continues_with_the_same_losses_to_the_bit(
 ) -> None:
     config = write_config(tmp_path / "run", small_data, **SETTINGS)
     process = start(config)
-    wait_for_iteration(tmp_path / "run", random.randint(4, ITERATIONS - 5), process)
+    wait_for_iteration(tmp_path / "run", random.randint(4, ITERATIONS // 2), process)
     for pid in [process.pid, *descendants(process.pid)]:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a rank dies by itself once another is gone
+            os.kill(pid, signal.SIGKILL)
     process.wait()
 
     resumed = run_deepy(tmp_path / "run", "train.py", config)
