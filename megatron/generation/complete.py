@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from megatron.generation.decode import Decoder, DecodingStep
 from megatron.tokenizer.base import Tokenizer
-
-Listener = Callable[[list[str]], None]
-"""Told the text of every row so far, after every step."""
 
 
 @dataclass
@@ -47,7 +44,6 @@ def complete(
     *,
     maximum_tokens: int,
     keep_logits: bool = False,
-    listener: Listener | None = None,
 ) -> list[Completion]:
     """Complete prompts, in as few batches as give each the tokens it would get alone.
 
@@ -61,8 +57,6 @@ def complete(
         batch = [completions[row] for row in rows]
         for step in decoder.steps([encoded[row] for row in rows], maximum_tokens=maximum_tokens):
             _take(step, batch, end=tokenizer.eod, keep_logits=keep_logits)
-            if listener is not None:
-                listener([tokenizer.detokenize(completion.tokens) for completion in completions])
             if all(completion.finished for completion in batch):
                 break
     for completion in completions:

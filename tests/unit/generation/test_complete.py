@@ -10,7 +10,7 @@ import torch
 
 from megatron.errors import DataError
 from megatron.generation.complete import Completion, complete
-from megatron.generation.decode import Decoder
+from megatron.generation.decode import Decoder, DecodingStep
 from megatron.generation.sampling import SamplingSettings
 from megatron.mpu.groups import SINGLE
 from megatron.tokenizer.char_level import VOCAB_SIZE, CharLevelTokenizer
@@ -54,8 +54,17 @@ def test_a_long_neighbour_does_not_cut_a_completion_short(maximum_tokens: int) -
     assert len(together[0].tokens) == min(maximum_tokens, POSITIONS - 2) or together[0].finished
 
 
-def test_one_prompt_that_is_too_long_is_found_before_anything_is_decoded() -> None:
-    heard: list[list[str]] = []
+def test_one_prompt_that_is_too_long_is_found_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[object] = []
+    decode_step = Decoder._step
+
+    def count_step(decoder: Decoder, *inputs: Any) -> DecodingStep:
+        decoded.append(inputs)
+        return decode_step(decoder, *inputs)
+
+    monkeypatch.setattr(Decoder, "_step", count_step)
+    completions_of(["A"], maximum_tokens=1)
+    assert len(decoded) == 1
     with pytest.raises(DataError, match="at most 16"):
-        completions_of(["A", "B" * POSITIONS], maximum_tokens=3, listener=heard.append)
-    assert heard == []
+        completions_of(["A", "B" * POSITIONS], maximum_tokens=3)
+    assert len(decoded) == 1
