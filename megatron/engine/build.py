@@ -19,13 +19,11 @@ from megatron.engine.settings import engine_settings
 from megatron.engine.stage import BatchLoss, StageModule, parameter_counter
 from megatron.errors import ConfigError
 from megatron.model.sequential import SequentialModel
-from megatron.model.spec import BuildContext, LayerSpec
+from megatron.model.spec import DTYPES, BuildContext, LayerSpec
 from megatron.mpu.groups import ProcessGroups
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.deepspeed_config import build_deepspeed_config
 from megatron.optim.build import build_optimizer
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def build_engine(

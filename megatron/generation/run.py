@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from megatron.checkpointing.settings import settings_warning
@@ -25,8 +24,8 @@ from megatron.initialize import World, join_world, shutdown
 from megatron.log import configure_logging, get_logger
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
-from megatron.model.spec import BuildContext
-from megatron.mpu.collectives import all_gather_objects
+from megatron.model.spec import DTYPES, BuildContext
+from megatron.mpu.broadcast import broadcast_object
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.derive import padded_vocab_size
 from megatron.tokenizer.base import Tokenizer
@@ -35,7 +34,6 @@ from megatron.tokenizer.build import build_tokenizer
 logger = get_logger(__name__)
 
 ROWS_AT_ONCE = 16
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def generate(args: NeoXArgs) -> None:
@@ -120,7 +118,7 @@ def _converse(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decod
 
 def _agree(prompt: str | None, world: World) -> str | None:
     """Rank 0's prompt, on every rank."""
-    first: str | None = all_gather_objects(prompt, world.groups.world)[0]
+    first: str | None = broadcast_object(prompt, world.groups.world)
     return first
 
 

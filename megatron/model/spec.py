@@ -15,6 +15,9 @@ from torch import nn
 
 from megatron.mpu.groups import SINGLE, Group
 
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bfloat16": torch.bfloat16}
+"""What parameters are stored as, by the configured `precision`."""
+
 
 class Placement(TypedDict):
     """Where a parameter lives, as the keywords that every sharded layer and `sharded_parameter` take."""

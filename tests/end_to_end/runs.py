@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,20 +87,31 @@ ON_CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 """Layouts of several processes are tested on the CPU, also where there is one GPU."""
 
 
-def run_deepy(directory: Path, script: str, *words: object, timeout: float = 240) -> TrainedRun:
-    """Run `deepy.py SCRIPT WORDS...` to its end."""
-    done = subprocess.run(
+def start_deepy(script: str, *words: object, environment: Mapping[str, str] = ON_CPU) -> subprocess.Popen[str]:
+    """Start `deepy.py SCRIPT WORDS...` away from the terminal's signals; both its outputs are one."""
+    return subprocess.Popen(
         deepy_command(script, *words),
         cwd=REPOSITORY,
-        env=ON_CPU,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
-        check=False,
+        start_new_session=True,
     )
-    return TrainedRun(directory, done.returncode, done.stdout)
+
+
+def run_deepy(
+    directory: Path, script: str, *words: object, environment: Mapping[str, str] = ON_CPU, timeout: float = 240
+) -> TrainedRun:
+    """Run `deepy.py SCRIPT WORDS...` to its end; one that takes longer than `timeout` seconds is killed and fails the test."""
+    with start_deepy(script, *words, environment=environment) as process:
+        try:
+            printed, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return TrainedRun(directory, process.returncode, printed)
 
 
 def train(directory: Path, data: Path, **changes: Any) -> TrainedRun:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
-from tests.end_to_end.runs import ON_CPU, TrainedRun, deepy_command, run_deepy, train, write_config
+from tests.end_to_end.runs import TrainedRun, run_deepy, start_deepy, train, write_config
 
 ITERATIONS = 40
 SETTINGS = {
@@ -29,19 +28,6 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> TrainedRun:
     return train(tmp_path_factory.mktemp("uninterrupted") / "run", small_data, **SETTINGS)
-
-
-def start(config: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        deepy_command("train.py", config),
-        cwd=REPOSITORY,
-        env=ON_CPU,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def wait_for_iteration(directory: Path, iteration: int, process: subprocess.Popen[str]) -> None:
@@ -63,7 +49,7 @@ def test_a_killed_run_continues_with_the_same_losses_to_the_bit(
     tmp_path: Path, small_data: Path, uninterrupted: TrainedRun
 ) -> None:
     config = write_config(tmp_path / "run", small_data, **SETTINGS)
-    process = start(config)
+    process = start_deepy("train.py", config)
     wait_for_iteration(tmp_path / "run", random.randint(4, ITERATIONS // 2), process)
     for pid in [process.pid, *descendants(process.pid)]:
         with contextlib.suppress(ProcessLookupError):  # a rank dies by itself once another is gone
@@ -80,7 +66,7 @@ def test_sigterm_saves_and_exits_and_the_next_run_goes_on(
     tmp_path: Path, small_data: Path, uninterrupted: TrainedRun
 ) -> None:
     config = write_config(tmp_path / "run", small_data, **SETTINGS)
-    process = start(config)
+    process = start_deepy("train.py", config)
     wait_for_iteration(tmp_path / "run", 5, process)
     process.terminate()
     printed, _ = process.communicate(timeout=60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import pytest
 import torch
 
 from megatron.monitor.devices import peak_flops_per_second
-from tests.conftest import REPOSITORY
-from tests.end_to_end.runs import TrainedRun, deepy_command, write_config
+from tests.end_to_end.runs import TrainedRun, run_deepy, write_config
 
 pytestmark = pytest.mark.gpu
 
@@ -44,19 +42,9 @@ class Runner:
         """Run a script to its end; fails the test when the run fails."""
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
         environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"} | hidden
-        done = subprocess.run(
-            deepy_command(script, *words),
-            cwd=REPOSITORY,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return TrainedRun(directory, done.returncode, done.stdout)
+        done = run_deepy(directory, script, *words, environment=environment)
+        assert done.exit_code == 0, done.printed
+        return done
 
     def train(self, directory: Path, *words: object, on_cpu: bool = False, **changes: Any) -> TrainedRun:
         """Train the small model in `directory`."""
