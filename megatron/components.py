@@ -104,6 +104,16 @@ LAUNCHERS = Registry(
     },
 )
 
+COMMANDS = Registry(
+    "command of deepy.py",
+    {
+        "run": "megatron.cli.run:main",
+        "check": "megatron.cli.check:main",
+        "explain": "megatron.cli.explain:main",
+        "plan": "megatron.cli.plan:main",
+    },
+)
+
 OBJECTIVES = Registry(
     "training objective",
     {

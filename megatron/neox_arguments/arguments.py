@@ -19,7 +19,7 @@ from megatron.neox_arguments.monitoring import MonitoringArgs
 from megatron.neox_arguments.optimizer import OptimizerArgs
 from megatron.neox_arguments.parallelism import ParallelismArgs
 from megatron.neox_arguments.post_training import PostTrainingArgs
-from megatron.neox_arguments.resolve import resolve
+from megatron.neox_arguments.resolve import Resolution, resolve
 from megatron.neox_arguments.runner import RunnerArgs
 from megatron.neox_arguments.tokenizer import TokenizerArgs
 from megatron.neox_arguments.training import TrainingArgs
@@ -43,18 +43,27 @@ class NeoXArgs(
     """The whole configuration, derived and checked. Make one with `from_values` or `from_dict`; it never changes afterwards."""
 
     @classmethod
-    def from_values(cls, values: ConfigValues, *, world_size: int | Callable[[NeoXArgs], int] | None = None) -> Self:
+    def from_values(
+        cls, values: ConfigValues, *, world_size: int | Callable[[NeoXArgs], int] | None = None, planning: bool = False
+    ) -> Self:
         """Derive and check everything. Raises one ConfigError that holds every problem.
 
         `world_size` is the number of processes, or a function that finds it from the typed but not yet derived arguments (its
-        NeoXError joins the other problems). Default: global_num_gpus, else 1.
+        NeoXError joins the other problems). Default: global_num_gpus, else 1. `planning`: see resolve.
         """
-        return cls.from_resolved(resolve(cls, values, world_size=world_size).values)
+        return cls.from_resolved(cls.resolution(values, world_size=world_size, planning=planning).values)
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any], *, world_size: int | None = None) -> Self:
+    def resolution(
+        cls, values: ConfigValues, *, world_size: int | Callable[[NeoXArgs], int] | None = None, planning: bool = False
+    ) -> Resolution:
+        """As `from_values`, with the rule behind each derived value, remarks, and what is asked for but not built."""
+        return resolve(cls, values, world_size=world_size, planning=planning)
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], *, world_size: int | None = None, planning: bool = False) -> Self:
         """As `from_values`, from a plain dictionary."""
-        return cls.from_values(ConfigValues.from_dict(config), world_size=world_size)
+        return cls.from_values(ConfigValues.from_dict(config), world_size=world_size, planning=planning)
 
     @classmethod
     def from_resolved(cls, values: Mapping[str, Any]) -> Self:

@@ -6,13 +6,14 @@ so one pass reports every independent problem.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.excerpt import excerpt
 from megatron.neox_arguments.values import ConfigValues, quote
 
 WRITTEN_AS = {
@@ -31,7 +32,10 @@ class BrokenKey(Exception):
 
 
 class Draft:
-    """Values by key (`values`), those the user gave (`given`), derivation sentences by key (`rules`), and `problems` so far."""
+    """Values by key (`values`), those the user gave (`given`), derivation sentences by key (`rules`), and `problems` so far.
+
+    planning: nothing will run, so only what the arguments themselves say is looked at.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Draft:
         self.given = given
         self.broken = broken
         self.source = source
+        self.planning = False
         self.rules: dict[str, str] = {}
         self.problems: list[str] = []
 
@@ -82,29 +87,36 @@ class Draft:
         except BrokenKey:
             self.broken.update(sets)
         except Conflict as conflict:
-            self.problems.append(self.describe(conflict))
+            self.problems.append(self.describe(conflict.keys, conflict.reason))
             self.broken.update(sets)
         except ConfigError as error:
             self.problems.extend(error.problems)
             self.broken.update(sets)
 
-    def describe(self, conflict: Conflict) -> str:
-        """The conflict as a sentence with the value and place of every key involved."""
-        return f"{', '.join(self.locate(key) for key in conflict.keys)}: {conflict.reason}"
+    def describe(self, keys: Sequence[str], reason: str) -> str:
+        """A problem: the value and place of every key involved, the reason, and the lines they are written in."""
+        places = [self.source.value_origin(key) for key in map(self.written_as, keys) if self._is_given(key)]
+        return f"{', '.join(map(self.locate, keys))}: {reason}{excerpt(self.source.files, places)}"
+
+    def written_as(self, key: str) -> str:
+        """The name under which the user gave `key`, which may be another one."""
+        alias = WRITTEN_AS.get(key)
+        return alias if alias and key not in self.given and self._user_value(alias) is not None else key
 
     def locate(self, key: str) -> str:
         """`"norm" is "x" (file:line:column)`, saying so when the value is a default or derived."""
-        alias = WRITTEN_AS.get(key)
-        if alias and key not in self.given and self._user_value(alias) is not None:
-            return self.locate(alias)
-        if key.partition(".")[0] in self.given:
-            origin = self.source.origin(key)
+        key = self.written_as(key)
+        if self._is_given(key):
+            origin = self.source.value_origin(key)
             place = "" if origin is None else f" ({origin})"
             return f'"{key}" is {quote(self._user_value(key))}{place}'
         value = self.values.get(key)
         if value is None:
             return f'"{key}" is not given'
         return f'"{key}" is {quote(value)} ({"derived" if key in self.rules else "the default"})'
+
+    def _is_given(self, key: str) -> bool:
+        return key.partition(".")[0] in self.given
 
     def _user_value(self, key: str) -> Any:
         value: Any = self.source.values

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from megatron.errors import ConfigError
+from megatron.neox_arguments.excerpt import excerpt
 from megatron.neox_arguments.values import ConfigFile, ConfigValues, KeyPath, Origin, Override
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=", re.ASCII)
@@ -90,7 +91,8 @@ def parse_yaml(text: str, *, source: str) -> ConfigValues:
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError([f"{source}:1:1: expected keys and values, found {_kind(node)}"])
         origins: dict[KeyPath, Origin] = {}
-        problems = list(_collect_origins(node, (), source, origins))
+        file = ConfigFile(source, text)
+        problems = list(_collect_origins(node, (), file, origins))
         values = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_syntax_problem(error, text, source)]) from None
@@ -99,26 +101,26 @@ def parse_yaml(text: str, *, source: str) -> ConfigValues:
     finally:
         loader.dispose()
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
-    return ConfigValues(values, origins, files=(ConfigFile(source, text),), problems=tuple(problems))
+    return ConfigValues(values, origins, files=(file,), problems=tuple(problems))
 
 
-def _collect_origins(node: yaml.Node, path: KeyPath, source: str, origins: dict[KeyPath, Origin]) -> Iterator[str]:
+def _collect_origins(node: yaml.Node, path: KeyPath, file: ConfigFile, origins: dict[KeyPath, Origin]) -> Iterator[str]:
     """Fill `origins` below `node`; yields a problem for each key that a mapping holds twice."""
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
-            origins[(*path, position)] = _origin(item, source)
-            yield from _collect_origins(item, (*path, position), source, origins)
+            origins[(*path, position)] = _origin(item, file.path)
+            yield from _collect_origins(item, (*path, position), file, origins)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, tuple[str, Origin]] = {}
         for key_node, value_node in node.value:
             written = str(key_node.value)
             key = written.replace("-", "_") if not path else written
-            origin = _origin(key_node, source)
+            origin = replace(_origin(key_node, file.path), value=_origin(value_node, file.path))
             if key in seen:
-                yield _duplicate_problem(written, origin, *seen[key])
+                yield _duplicate_problem(written, origin, *seen[key]) + excerpt([file], [seen[key][1], origin])
             seen[key] = (written, origin)
             origins[(*path, key)] = origin
-            yield from _collect_origins(value_node, (*path, key), source, origins)
+            yield from _collect_origins(value_node, (*path, key), file, origins)
 
 
 def _duplicate_problem(written: str, origin: Origin, first_written: str, first: Origin) -> str:
@@ -127,7 +129,10 @@ def _duplicate_problem(written: str, origin: Origin, first_written: str, first: 
 
 
 def _origin(node: yaml.Node, source: str) -> Origin:
-    return Origin(source, node.start_mark.line + 1, node.start_mark.column + 1)
+    """The place of a node; one that goes on over several lines is as wide as its first character."""
+    start, end = node.start_mark, node.end_mark
+    width = end.column - start.column if end.line == start.line else 1
+    return Origin(source, start.line + 1, start.column + 1, max(width, 1))
 
 
 def _kind(node: yaml.Node) -> str:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from megatron.neox_arguments.draft import Draft
+from megatron.neox_arguments.excerpt import excerpt
 from megatron.neox_arguments.types import Group
-from megatron.neox_arguments.unsupported import OBSOLETE
 from megatron.neox_arguments.values import ConfigValues, quote
 from megatron.registry import did_you_mean
 
@@ -53,14 +53,15 @@ def read_draft(arguments: type[Group], source: ConfigValues) -> Draft:
 
 
 def _unknown_keys(arguments: type[Group], source: ConfigValues) -> Iterator[str]:
-    for key, value in source.values.items():
+    for key in source.values:
         if key in arguments.model_fields:
             continue
-        place = _place(source, key)
-        if key in OBSOLETE:
-            yield f'"{key}" is {quote(value)}{place}: this key is not supported; {OBSOLETE[key]}'
-        else:
-            yield f'"{key}"{place} is not a known key{did_you_mean(key, list(arguments.model_fields))}'
+        origin = source.origin(key)
+        place = "" if origin is None else f" ({origin})"
+        hint = (
+            did_you_mean(key, list(arguments.model_fields)) or "; remove it, or look it up in configs/neox_arguments.md"
+        )
+        yield f'"{key}"{place} is not a known key{hint}{excerpt(source.files, [origin])}'
 
 
 def _group_by_key(error: ValidationError) -> dict[str, list[ErrorDetails]]:
@@ -78,13 +79,14 @@ def _type_problem(arguments: type[Group], source: ConfigValues, key: str, errors
     value: Any = source.values[key]
     for position in positions:
         value = value[position]
-    place = _place(source, name)
+    origin = source.value_origin((key, *positions))
+    place = "" if origin is None else f" ({origin})"
     expected = _expectation(details)
     if details["type"] == "literal_error":
         options = [str(option) for option in get_args(arguments.model_fields[key].annotation) if option is not None]
         hint = did_you_mean(value, options) if isinstance(value, str) else ""
         expected = f"choose one of {', '.join(options)}{hint}"
-    return f'"{name}" is {quote(value)}{place}: {expected}'
+    return f'"{name}" is {quote(value)}{place}: {expected}{excerpt(source.files, [origin])}'
 
 
 def _expectation(details: ErrorDetails) -> str:
@@ -100,8 +102,3 @@ def _expectation(details: ErrorDetails) -> str:
             return f"must be at most {context['le']}"
         case kind:
             return _EXPECTED.get(kind, details["msg"])
-
-
-def _place(source: ConfigValues, key: str) -> str:
-    origin = source.origin(tuple(int(part) if part.isdigit() else part for part in key.split(".")))
-    return "" if origin is None else f" ({origin})"

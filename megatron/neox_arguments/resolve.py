@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,13 @@ from megatron.errors import ConfigError, NeoXError
 from megatron.neox_arguments import derive
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.draft import Draft
+from megatron.neox_arguments.legacy import Translation, modernise
 from megatron.neox_arguments.read import read_draft
 from megatron.neox_arguments.runner import RunnerArgs
 from megatron.neox_arguments.steps import STEPS, STEPS_BEFORE_WORLD
 from megatron.neox_arguments.types import Group
-from megatron.neox_arguments.unsupported import WITHOUT_EFFECT, is_off
-from megatron.neox_arguments.validate import CHECKS
+from megatron.neox_arguments.unsupported import WITHOUT_EFFECT, NotBuilt, is_off, not_built
+from megatron.neox_arguments.validate import CHECKS, HOST_CHECKS, RUN_CHECKS
 from megatron.neox_arguments.values import ConfigValues
 
 REQUIRED = ("num_layers", "hidden_size", "num_attention_heads", "seq_length")
@@ -24,30 +25,46 @@ REQUIRED = ("num_layers", "hidden_size", "num_attention_heads", "seq_length")
 
 @dataclass(frozen=True)
 class Resolution:
-    """Finished values by key, the rule behind each derived one, and remarks for the user."""
+    """Finished values by key, the rule behind each derived one, remarks for the user, translations of older keys, and (only while
+    planning) features that are asked for but missing."""
 
     values: dict[str, Any]
     rules: dict[str, str]
     notes: tuple[str, ...]
+    translations: tuple[Translation, ...]
+    not_built: tuple[NotBuilt, ...]
 
 
 def resolve(
-    arguments: type[Group], source: ConfigValues, *, world_size: int | Callable[[Any], int] | None
+    arguments: type[Group],
+    source: ConfigValues,
+    *,
+    world_size: int | Callable[[Any], int] | None,
+    planning: bool = False,
 ) -> Resolution:
-    """Resolve a configuration. Raises one ConfigError with every problem that can be found."""
+    """Resolve a configuration. Raises one ConfigError with every problem that can be found.
+
+    planning: nothing will run. Features that are not built are remarks then, files and hosts of this machine are not looked at, and
+    keys that only a run needs may be missing.
+    """
+    source, translations = modernise(source)
     draft = read_draft(arguments, source)
+    draft.planning = planning
     draft.problems[:0] = [*source.problems, *_refused_overrides(draft)]
     _require_keys(draft)
-    for step, sets in STEPS_BEFORE_WORLD:
+    for step, sets in STEPS_BEFORE_WORLD if planning else (*HOST_CHECKS, *STEPS_BEFORE_WORLD):
         draft.run(step, sets=sets)
     draft.run(lambda draft: _derive_world(draft, world_size), sets=("global_num_gpus", "world_size"))
     for step, sets in STEPS:
         draft.run(step, sets=sets)
-    for check in CHECKS:
+    missing = not_built(draft)
+    if not planning:
+        draft.problems += [draft.describe(feature.keys, feature.reason) for feature in missing]
+    for check in CHECKS if planning else (*CHECKS, *RUN_CHECKS):
         draft.run(check)
     if draft.problems:
         raise ConfigError(draft.problems)
-    return Resolution(draft.values, draft.rules, tuple(_notes(draft)))
+    return Resolution(draft.values, draft.rules, tuple(_notes(draft, translations)), translations, missing)
 
 
 def _refused_overrides(draft: Draft) -> list[str]:
@@ -68,9 +85,9 @@ def _require_keys(draft: Draft) -> None:
             draft.broken.add(key)
 
 
-def _notes(draft: Draft) -> list[str]:
+def _notes(draft: Draft, translations: Sequence[Translation]) -> list[str]:
     fields = draft.source.values
-    return [
+    return [str(translation) for translation in translations] + [
         f"{draft.locate(key)}: accepted without effect; {reason}"
         for key, reason in WITHOUT_EFFECT.items()
         if key in fields and not is_off(draft.values[key], False)

@@ -14,7 +14,6 @@ from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.draft import Draft
 from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.sections import LEGACY
-from megatron.neox_arguments.validate import HOST_CHECKS
 from megatron.registry import did_you_mean
 
 ZERO_ALIASES = {
@@ -34,7 +33,7 @@ LOSS_SCALE_ALIASES = {
 
 
 def _derive_launcher(draft: Draft) -> None:
-    hosts = _count_hosts(draft.hostfile or os.environ.get("DLTS_HOSTFILE"))
+    hosts = 0 if draft.planning else _count_hosts(draft.hostfile or os.environ.get("DLTS_HOSTFILE"))
     if draft.num_nodes > 0:
         hosts = min(hosts, draft.num_nodes)
     if draft.include:
@@ -209,6 +208,17 @@ def _derive_key_value_heads(draft: Draft) -> None:
         draft.derive("num_kv_heads", draft.num_attention_heads, "equals num_attention_heads")
 
 
+def _derive_head_dim(draft: Draft) -> None:
+    if draft.head_dim is None:
+        head_dim = derive.derive_head_dim(draft.hidden_size, num_attention_heads=draft.num_attention_heads)
+        draft.derive("head_dim", head_dim, "hidden_size / num_attention_heads")
+
+
+def _derive_attention_biases(draft: Draft) -> None:
+    if draft.use_bias_in_attn_output is None:
+        draft.derive("use_bias_in_attn_output", draft.use_bias_in_attn_linear, "equals use_bias_in_attn_linear")
+
+
 def _derive_attention(draft: Draft) -> None:
     types = derive.derive_attention_types(draft.attention_config, num_layers=draft.num_layers)
     draft.derive("attention_config", types, "one type a layer")
@@ -240,7 +250,7 @@ def _derive_generation(draft: Draft) -> None:
 Step = tuple[Callable[[Draft], None], tuple[str, ...]]
 """A rule, and the keys that have no usable value when it fails."""
 
-STEPS_BEFORE_WORLD: tuple[Step, ...] = (*HOST_CHECKS, (_derive_launcher, ("launcher",)))
+STEPS_BEFORE_WORLD: tuple[Step, ...] = ((_derive_launcher, ("launcher",)),)
 """What the search for hosts and devices may need."""
 
 STEPS: tuple[Step, ...] = (
@@ -252,6 +262,8 @@ STEPS: tuple[Step, ...] = (
     (_derive_optimizer, ("optimizer", "optimizer_type", "lr")),
     (_derive_clipping, ("gradient_clipping", "clip_grad")),
     (_derive_key_value_heads, ("num_kv_heads",)),
+    (_derive_head_dim, ("head_dim",)),
+    (_derive_attention_biases, ("use_bias_in_attn_output",)),
     (_derive_attention, ("attention_config",)),
     (_derive_positions, ("max_position_embeddings",)),
     (_derive_softmax, ()),

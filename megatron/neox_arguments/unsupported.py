@@ -3,13 +3,13 @@
 NOT_BUILT       keys whose feature is missing: any value but the default is refused
 ALSO_BUILT      values of such keys that are fine although they are not the default
 RUNTIME         keys that saved configs hold but only running programs set: refused when they have a value
-OBSOLETE        keys of old files that no release reads, each with what to write instead
 WITHOUT_EFFECT  keys that are accepted although nothing changes, because they never change numbers; mentioned in the summary
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from megatron.components import ATTENTION, LAUNCHERS, NORMS, OBJECTIVES, OPTIMIZERS, POSITIONS, TOKENIZERS
@@ -36,12 +36,9 @@ _WANDB = "Weights & Biases"
 
 NOT_BUILT: dict[str, str] = {
     # model
-    "sliding_window_width": "sliding-window attention",
-    "use_qk_layernorm": "normalising queries and keys",
     "sparsity_config": "sparse attention",
     "num_unique_layers": "sharing weights between blocks",
     "param_sharing_style": "sharing weights between blocks",
-    "use_flashattn_swiglu": "flash-attn's swiglu kernel",
     "rotary_save_freqs_buffer": "saving rotation frequencies",
     "fp16_lm_cross_entropy": "computing the loss in fp16 (it is computed in fp32)",
     "soft_prompt_tuning": "soft prompt tuning",
@@ -141,12 +138,6 @@ RUNTIME: tuple[str, ...] = (
     *("do_train", "do_valid", "do_test"),
 )
 
-OBSOLETE: dict[str, str] = {
-    "attention_type": "num_kv_heads alone says it",
-    "warmup_iters": 'write "warmup", the share of the decay iterations',
-    "decay_lr_to": 'write "min_lr", the rate itself',
-}
-
 WITHOUT_EFFECT: dict[str, str] = {
     "partition_activations": "kept activations are not divided over tensor ranks yet; sequence_parallel saves the same memory",
     "synchronize_each_layer": "it would only slow training down",
@@ -156,6 +147,15 @@ WITHOUT_EFFECT: dict[str, str] = {
     "no_load_rng": "random numbers are a function of seed and iteration, there is no state to load",
     "override_lr_scheduler": "the config always decides the schedule",
 }
+
+
+@dataclass(frozen=True)
+class NotBuilt:
+    """A feature that is asked for and missing: its name, the keys that ask for it, and the reason with the way out."""
+
+    feature: str
+    keys: tuple[str, ...]
+    reason: str
 
 
 def is_off(value: Any, default: Any) -> bool:
@@ -181,8 +181,8 @@ _BY_REGISTRY: dict[str, Registry] = {
 }
 
 
-def check_features_are_built(args: Draft) -> None:
-    """No key asks for a feature that is missing. The keys of one feature make one sentence."""
+def features_not_built(args: Draft) -> Iterator[NotBuilt]:
+    """Features that the configuration asks for and this release lacks, each with all keys that ask for it."""
     by_feature: dict[str, list[str]] = {}
     for path, feature in NOT_BUILT.items():
         key, _, inner = path.partition(".")
@@ -191,13 +191,48 @@ def check_features_are_built(args: Draft) -> None:
         value = args.values[key].get(inner) if inner else args.values[key]
         if not is_off(value, None if inner else args.default(key)) and value not in ALSO_BUILT.get(path, ()):
             by_feature.setdefault(feature, []).append(path)
+    for feature, paths in by_feature.items():
+        yield NotBuilt(feature, tuple(paths), f"{feature} is not supported yet; {_way_out(args, paths)}")
+
+
+def components_not_built(args: Draft) -> Iterator[NotBuilt]:
+    """Names chosen from the menu that are not on it; a default that is not (yet) counts only when a script is run."""
+    for key, registry in _BY_REGISTRY.items():
+        if key in args.broken or args.values[key] in registry:
+            continue
+        if args.values[key] != args.default(key) or args.user_script:
+            feature = f'{registry.what} "{args.values[key]}"'
+            yield NotBuilt(
+                feature, (key,), f"{feature} is not supported yet; choose one of {', '.join(registry.names)}"
+            )
+
+
+def attention_types_not_built(args: Draft) -> Iterator[NotBuilt]:
+    """Attention types that are known but lack their code."""
+    if "attention_config" in args.broken:
+        return
+    for name in dict.fromkeys(args.attention_config):
+        if name in PLANNED["attention_config"] and name not in ATTENTION:
+            feature = f'attention type "{name}"'
+            yield NotBuilt(
+                feature,
+                ("attention_config",),
+                f"{feature} is not supported yet; choose among {', '.join(ATTENTION.names)}",
+            )
+
+
+def not_built(args: Draft) -> tuple[NotBuilt, ...]:
+    """Everything that the configuration asks for and this release lacks."""
+    return (*features_not_built(args), *components_not_built(args), *attention_types_not_built(args))
+
+
+def check_runtime_keys(args: Draft) -> None:
+    """Keys that only running programs set have no value."""
     problems = [
-        f"{', '.join(map(args.locate, paths))}: {feature} is not supported yet; {_way_out(args, paths)}"
-        for feature, paths in by_feature.items()
+        args.describe((key,), "only running programs set it, it is not supported in a config; remove it")
+        for key in RUNTIME
+        if key not in args.broken and args.values[key] is not None
     ]
-    for key in RUNTIME:
-        if key not in args.broken and args.values[key] is not None:
-            problems.append(f"{args.locate(key)}: not supported in a config, only running programs set it; remove it")
     if problems:
         raise ConfigError(problems)
 
@@ -209,30 +244,13 @@ def _way_out(args: Draft, paths: list[str]) -> str:
     return "remove the key" if default is None else f"remove the key or set it to {quote(default)}"
 
 
-def check_components_are_built(args: Draft) -> None:
-    """Every name chosen from the menu is on it; a default that is not (yet) counts only when a script is run."""
-    problems = []
-    for key, registry in _BY_REGISTRY.items():
-        if key in args.broken or args.values[key] in registry:
-            continue
-        if args.values[key] != args.default(key) or args.user_script:
-            reason = (
-                f'{registry.what} "{args.values[key]}" is not supported yet; choose one of {", ".join(registry.names)}'
-            )
-            problems.append(f"{args.locate(key)}: {reason}")
-    if problems:
-        raise ConfigError(problems)
-
-
 def check_attention_types(args: Draft) -> None:
-    """Every attention type is known and built."""
-    planned = PLANNED["attention_config"]
+    """Every attention type is known."""
+    known = (*ATTENTION.names, *PLANNED["attention_config"])
     for name in dict.fromkeys(args.attention_config):
-        if name not in ATTENTION:
-            known = (*ATTENTION.names, *planned)
-            state = (
-                f'"{name}" is not supported yet'
-                if name in planned
-                else f'"{name}" is not an attention type{did_you_mean(name, known)}'
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise Conflict(
+                ("attention_config",),
+                f'"{name}" is not an attention type{hint}; choose among {", ".join(ATTENTION.names)}',
             )
-            raise Conflict(("attention_config",), f"{state}; choose among {', '.join(ATTENTION.names)}")

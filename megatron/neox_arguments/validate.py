@@ -48,13 +48,11 @@ from megatron.neox_arguments.checks.run import (
 from megatron.neox_arguments.checks.sections import check_extra_deepspeed_keys, check_section_keys
 from megatron.neox_arguments.unsupported import (
     check_attention_types,
-    check_components_are_built,
-    check_features_are_built,
+    check_runtime_keys,
 )
 
 CHECKS: tuple[Callable[[Any], None], ...] = (
-    check_features_are_built,
-    check_components_are_built,
+    check_runtime_keys,
     check_attention_types,
     check_section_keys,
     check_zero_with_pipeline,
@@ -79,16 +77,17 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_decay_length,
     check_one_data_source,
     check_all_data_parts,
-    check_data_is_given,
     check_weights_match_paths,
     check_companion_paths,
     check_rewards_are_unpacked,
     check_split,
     check_checkpoint_factor,
-    check_checkpoint_exists,
     check_extra_deepspeed_keys,
 )
 """Every check on derived arguments, in the order their problems are reported."""
+
+RUN_CHECKS: tuple[Callable[[Any], None], ...] = (check_data_is_given, check_checkpoint_exists)
+"""Checks of what lies on this machine; not made while planning, when nothing will run."""
 
 HOST_CHECKS: tuple[tuple[Callable[[Any], None], tuple[str, ...]], ...] = (
     (check_hostfile_exists, ("hostfile",)),

@@ -14,11 +14,16 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a key was written. `line` and `column` count from 1 and are absent outside files."""
+    """Where something was written. `line` and `column` count from 1 and are absent outside files; `width` is in characters.
+
+    The origin of a key holds that of its value in `value`.
+    """
 
     source: str
     line: int | None = None
     column: int | None = None
+    width: int = 1
+    value: Origin | None = None
 
     def __str__(self) -> str:
         return self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
@@ -62,6 +67,11 @@ class ConfigValues:
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path)
+
+    def value_origin(self, key: str | KeyPath) -> Origin | None:
+        """Where the value of `key` was written; as `origin` where that is not known."""
+        origin = self.origin(key)
+        return origin if origin is None else origin.value or origin
 
     def with_value(self, path: Sequence[str], value: Any, origin: Origin) -> ConfigValues:
         """A copy in which `path` has this value; sections on the way are created, an earlier value is recorded as overridden."""

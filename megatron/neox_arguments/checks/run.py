@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def needs_training_keys(args: Draft) -> bool:
-    """Whether the script being run trains; generate.py and eval.py do without batch sizes and train_iters."""
-    return Path(args.user_script or "train.py").name not in ("generate.py", "eval.py")
+    """Whether batch sizes and train_iters are needed: not while planning, nor for generate.py and eval.py."""
+    return not args.planning and Path(args.user_script or "train.py").name not in ("generate.py", "eval.py")
 
 
 def check_run_length(args: Draft) -> None:

@@ -18,7 +18,7 @@ def check_section_keys(args: Draft) -> None:
     for section in ("fp16", "bf16", "zero_optimization", "data_types", "optimizer"):
         if section in args.given and section not in args.broken:
             unknown = unknown_section_keys(section, args.source.values[section])
-            problems += [f"{args.locate(path)}: {reason}" for path, reason in unknown]
+            problems += [args.describe((path,), reason) for path, reason in unknown]
     if problems:
         raise ConfigError(problems)
 

@@ -61,7 +61,7 @@ def test_keys_without_effect_are_remarked_upon() -> None:
     _, lines = described()
     remarks = [line[0] for line in lines if line and line[0].startswith('"partition_activations"')]
     assert len(remarks) == 1
-    assert "(a.yml:10:1): accepted without effect" in remarks[0]
+    assert "(a.yml:10:24): accepted without effect" in remarks[0]
 
 
 def test_the_layout_is_told() -> None:

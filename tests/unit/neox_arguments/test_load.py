@@ -65,12 +65,17 @@ def test_dates_stay_text() -> None:
 
 def test_the_same_key_in_two_spellings_names_both_places() -> None:
     (problem,) = parse_yaml("num-layers: 2\nhidden_size: 8\nnum_layers: 4\n", source="a.yml").problems
-    assert problem == '"num_layers" (a.yml:3:1) is already written as "num-layers" at a.yml:1:1: keep one of the two'
+    sentence, *lines = problem.splitlines()
+    assert sentence == '"num_layers" (a.yml:3:1) is already written as "num-layers" at a.yml:1:1: keep one of the two'
+    assert [line.strip() for line in lines[::2]] == ["a.yml:1 | num-layers: 2", "a.yml:3 | num_layers: 4"]
 
 
 def test_a_nested_key_written_twice_is_a_problem() -> None:
     (problem,) = parse_yaml("fp16: {enabled: true, enabled: false}", source="a.yml").problems
-    assert problem == '"enabled" (a.yml:1:23) is already written at a.yml:1:8: keep one of the two'
+    sentence, text, carets = problem.splitlines()
+    assert sentence == '"enabled" (a.yml:1:23) is already written at a.yml:1:8: keep one of the two'
+    assert text.endswith("fp16: {enabled: true, enabled: false}")
+    assert carets.endswith("|        ^^^^^^^        ^^^^^^^")
 
 
 def test_an_empty_file_has_no_keys() -> None:

@@ -81,7 +81,7 @@ def test_places_of_all_keys_involved_are_named() -> None:
     with pytest.raises(ConfigError) as caught:
         NeoXArgs.from_values(parse_yaml(text, source="a.yml"))
     (message,) = caught.value.problems
-    assert message.startswith('"seq_length" is 32 (a.yml:4:1), "max_position_embeddings" is 8 (a.yml:7:1): ')
+    assert message.startswith('"seq_length" is 32 (a.yml:4:13), "max_position_embeddings" is 8 (a.yml:7:26): ')
 
 
 @pytest.mark.parametrize("content", ["latest", "global_step10"])
