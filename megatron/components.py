@@ -31,6 +31,23 @@ POSITIONS = Registry(
     },
 )
 
+ROPE_SCALINGS = Registry(
+    "rope scaling",
+    {
+        "linear": "megatron.neox_arguments.rope_scaling:linear",
+        "llama3": "megatron.neox_arguments.rope_scaling:llama3",
+        "yarn": "megatron.neox_arguments.rope_scaling:yarn",
+    },
+)
+
+ALL_HEADS_NORMS = Registry(
+    "norm of all heads",
+    {
+        "layernorm": "megatron.model.norms.all_heads:AllHeadsLayerNorm",
+        "rmsnorm": "megatron.model.norms.all_heads:AllHeadsRMSNorm",
+    },
+)
+
 ACTIVATIONS = Registry(
     "activation",
     {
@@ -85,7 +102,11 @@ LR_SCHEDULES = Registry(
 TOKENIZERS = Registry(
     "tokenizer",
     {
+        "GPT2BPETokenizer": "megatron.tokenizer.gpt2_bpe:GPT2BPETokenizer",
         "HFTokenizer": "megatron.tokenizer.hf:HFTokenizer",
+        "HFGPT2Tokenizer": "megatron.tokenizer.hf_gpt2:HFGPT2Tokenizer",
+        "SPMTokenizer": Entry("megatron.tokenizer.sentencepiece:SPMTokenizer", "requirements-sentencepiece.txt"),
+        "TiktokenTokenizer": Entry("megatron.tokenizer.tiktoken:TiktokenTokenizer", "requirements-tiktoken.txt"),
         "CharLevelTokenizer": "megatron.tokenizer.char_level:CharLevelTokenizer",
     },
 )
@@ -126,5 +147,7 @@ WRITERS = Registry(
     {
         "jsonl": "megatron.monitor.writers.jsonl:JsonlWriter",
         "tensorboard": Entry("megatron.monitor.writers.tensorboard:TensorBoardWriter", "requirements-tensorboard.txt"),
+        "wandb": Entry("megatron.monitor.writers.wandb:WandbWriter", "requirements-wandb.txt"),
+        "comet": Entry("megatron.monitor.writers.comet:CometWriter", "requirements-comet.txt"),
     },
 )

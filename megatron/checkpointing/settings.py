@@ -18,7 +18,7 @@ SETTINGS = Path("configs") / "config.yml"
 
 KEYS = (
     *("num_attention_heads", "num_kv_heads", "sliding_window_width", "use_qk_layernorm"),
-    *("pos_emb", "rotary_pct", "rotary_emb_base", "opt_pos_emb_offset"),
+    *("pos_emb", "rotary_pct", "rotary_emb_base", "rope_scaling", "opt_pos_emb_offset"),
     *("norm", "layernorm_epsilon", "rms_norm_epsilon", "scalenorm_epsilon"),
     *("activation", "bias_gelu_fusion", "gpt_j_residual", "gpt_j_tied"),
     "tokenizer_type",

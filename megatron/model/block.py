@@ -18,24 +18,26 @@ from megatron.model.stream import Stream
 class Block(nn.Module, ABC):
     """Base of the blocks; the names of its parts are those of the parameters in checkpoints.
 
-    post_attention_layernorm: the norm in front of the MLP, None = the MLP reads what attention reads (`gpt_j_tied`);
+    input_layernorm, post_attention_layernorm, post_feedforward_layernorm: the norms that a kind of block has, see there;
     dropout: applied to what each part adds to the residual stream.
     """
 
     def __init__(
         self,
         *,
-        input_layernorm: nn.Module,
         attention: Attention,
-        post_attention_layernorm: nn.Module | None,
         mlp: MLP,
         dropout: HiddenDropout,
+        input_layernorm: nn.Module | None = None,
+        post_attention_layernorm: nn.Module | None = None,
+        post_feedforward_layernorm: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.input_layernorm = input_layernorm
         self.attention = attention
         self.post_attention_layernorm = post_attention_layernorm
         self.mlp = mlp
+        self.post_feedforward_layernorm = post_feedforward_layernorm
         self.dropout = dropout
 
     def forward(self, stream: Stream) -> Stream:
@@ -48,10 +50,14 @@ class Block(nn.Module, ABC):
 
 
 class SequentialResidualBlock(Block):
-    """`x = x + attention(norm(x)); x = x + mlp(norm(x))`, as in GPT-2 and Llama."""
+    """`x = x + attention(norm(x)); x = x + mlp(norm(x))`, as in GPT-2 and Llama.
+
+    The norms are input_layernorm and post_attention_layernorm, which stands behind attention and in front of the MLP.
+    """
 
     def update(self, hidden: Tensor, stream: Stream) -> Tensor:
         """[s, b, h] -> [s, b, h]"""
+        assert self.input_layernorm is not None
         assert self.post_attention_layernorm is not None
         attended = self.attention(self.input_layernorm(hidden), stream.position_ids, stream.cache)
         hidden = hidden + self.dropout(attended)
@@ -62,11 +68,14 @@ class SequentialResidualBlock(Block):
 class ParallelResidualBlock(Block):
     """`x = x + attention(norm(x)) + mlp(norm(x))`, as in GPT-J and GPT-NeoX: one reduction over the tensor-parallel ranks, not two.
 
-    While hidden dropout is active the two are reduced, biased and dropped separately, as their masks differ.
+    The norms are input_layernorm, of what attention reads, and post_attention_layernorm, of what the MLP reads; without the second the
+    MLP reads what attention reads (`gpt_j_tied`). While hidden dropout is active the two are reduced, biased and dropped separately, as
+    their masks differ.
     """
 
     def update(self, hidden: Tensor, stream: Stream) -> Tensor:
         """[s, b, h] -> [s, b, h]"""
+        assert self.input_layernorm is not None
         attention_input = self.input_layernorm(hidden)
         norm = self.post_attention_layernorm
         mlp_input = attention_input if norm is None else norm(hidden)
@@ -77,3 +86,20 @@ class ParallelResidualBlock(Block):
             return hidden + attended + widened
         partial = self.attention.partial(attention_input, *places) + self.mlp.partial(mlp_input)
         return hidden + self.mlp.linear2.add_bias(self.attention.dense.finish(partial))
+
+
+class PostNormBlock(Block):
+    """`x = x + norm(attention(x)); x = x + norm(mlp(x))`, as in OLMo-2 (`norm_position: post`).
+
+    The norms are post_attention_layernorm, of what attention gives, and post_feedforward_layernorm, of what the MLP gives: the names
+    that both have in Hugging Face's Olmo2ForCausalLM.
+    """
+
+    def update(self, hidden: Tensor, stream: Stream) -> Tensor:
+        """[s, b, h] -> [s, b, h]"""
+        assert self.post_attention_layernorm is not None
+        assert self.post_feedforward_layernorm is not None
+        attended = self.post_attention_layernorm(self.attention(hidden, stream.position_ids, stream.cache))
+        hidden = hidden + self.dropout(attended)
+        update: Tensor = self.dropout(self.post_feedforward_layernorm(self.mlp(hidden)))
+        return hidden + update

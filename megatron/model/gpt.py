@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from megatron.components import ATTENTION, NORMS, POSITIONS
+from megatron.components import ALL_HEADS_NORMS, ATTENTION, NORMS, POSITIONS
 from megatron.model.activations import build_activation
 from megatron.model.attention.base import Attention
-from megatron.model.block import Block, ParallelResidualBlock, SequentialResidualBlock
+from megatron.model.block import Block, ParallelResidualBlock, PostNormBlock, SequentialResidualBlock
 from megatron.model.dropout import HiddenDropout
 from megatron.model.embedding import Embedding
 from megatron.model.head import FinalNorm, Head, TiedHead
@@ -63,15 +63,23 @@ def _build_embedding(args: NeoXArgs, vocabulary: dict[str, int], context: BuildC
 
 
 def _build_block(args: NeoXArgs, layer: int, context: BuildContext) -> Block:
-    block = ParallelResidualBlock if args.gpt_j_residual else SequentialResidualBlock
-    has_one_norm = args.gpt_j_residual and args.gpt_j_tied
+    block, norms = _kind_of_block(args)
     return block(
-        input_layernorm=_norm(args, context),
         attention=_attention(args, layer, context),
-        post_attention_layernorm=None if has_one_norm else _norm(args, context),
         mlp=_mlp(args, context),
         dropout=HiddenDropout(probability=args.hidden_dropout, context=context),
+        **{name: _norm(args, context) for name in norms},
     )
+
+
+def _kind_of_block(args: NeoXArgs) -> tuple[type[Block], tuple[str, ...]]:
+    """The class of the blocks, and the norms that they have."""
+    if args.norm_position == "post":
+        return PostNormBlock, ("post_attention_layernorm", "post_feedforward_layernorm")
+    if not args.gpt_j_residual:
+        return SequentialResidualBlock, ("input_layernorm", "post_attention_layernorm")
+    norms = ("input_layernorm",) if args.gpt_j_tied else ("input_layernorm", "post_attention_layernorm")
+    return ParallelResidualBlock, norms
 
 
 def _build_final_norm(args: NeoXArgs, context: BuildContext) -> FinalNorm:
@@ -88,13 +96,18 @@ def _attention(args: NeoXArgs, layer: int, context: BuildContext) -> Attention:
         hidden_size=args.hidden_size,
         num_heads=args.num_attention_heads,
         num_kv_heads=args.num_kv_heads,
+        head_dim=args.head_dim,
         layer=layer,
         positions=_positions(args),
         dropout=args.attention_dropout,
         use_bias=args.use_bias_in_attn_linear,
+        use_output_bias=args.use_bias_in_attn_output,
         init=_init(args),
         output_init=_output_init(args),
         context=context,
+        window=args.sliding_window_width,
+        query_norm=_heads_norm(args, args.num_attention_heads, context),
+        key_norm=_heads_norm(args, args.num_kv_heads, context),
         query_key_layer_scaling=args.apply_query_key_layer_scaling,
     )
     return attention
@@ -114,10 +127,25 @@ def _mlp(args: NeoXArgs, context: BuildContext) -> MLP:
 
 
 def _norm(args: NeoXArgs, context: BuildContext) -> nn.Module:
-    norm: nn.Module = NORMS.load(args.norm)(
-        args.hidden_size, epsilon=args.norm_epsilon, use_bias=args.use_bias_in_norms, context=context
-    )
+    norm: nn.Module = NORMS.load(args.norm)(args.hidden_size, **_norm_options(args, context))
     return norm
+
+
+def _heads_norm(args: NeoXArgs, heads: int, context: BuildContext) -> nn.Module | None:
+    """The norm of this many query or key heads, if they are normalised."""
+    if not args.use_qk_layernorm:
+        return None
+    options = _norm_options(args, context)
+    if args.qk_layernorm_scope == "all_heads":
+        together: nn.Module = ALL_HEADS_NORMS.load(args.norm)(heads * args.head_dim, **options)
+        return together
+    # The ranks share the weights, and each has heads of its own.
+    each: nn.Module = NORMS.load(args.norm)(args.head_dim, is_split=True, **options)
+    return each
+
+
+def _norm_options(args: NeoXArgs, context: BuildContext) -> dict[str, Any]:
+    return {"epsilon": args.norm_epsilon, "use_bias": args.use_bias_in_norms, "context": context}
 
 
 def _positions(args: NeoXArgs) -> Positions:
@@ -126,6 +154,7 @@ def _positions(args: NeoXArgs) -> Positions:
         head_dim=args.head_dim,
         rotary_fraction=args.rotary_pct,
         rotary_base=args.rotary_emb_base,
+        rotary_scaling=tuple((args.rope_scaling or {}).items()),
         offset=args.opt_pos_emb_offset,
     )
     return positions

@@ -21,11 +21,11 @@ class ModelArgs(Group):
     """Number format of weights and activations while training; the optimizer always keeps fp32 copies. bfloat16 needs no loss scaling.
     Default: what `fp16.enabled` or `bf16.enabled` say, else fp32."""
 
-    num_layers: Integer = Field(DERIVED, ge=1)
+    num_layers: Integer = Field(DERIVED, ge=1, le=100_000)
     """Number of transformer blocks."""
 
     hidden_size: Integer = Field(DERIVED, ge=1)
-    """Width of the residual stream. Must be a multiple of num_attention_heads."""
+    """Width of the residual stream. Must be a multiple of num_attention_heads unless head_dim is given."""
 
     intermediate_size: Integer | None = Field(None, ge=1)
     """Width of the MLP before rounding to mlp_multiple_of; with a gated activation two thirds of it is used for each half (Llama-7B is
@@ -38,7 +38,11 @@ class ModelArgs(Group):
     """MLP width as a multiple of hidden_size; another way to write intermediate_size."""
 
     num_attention_heads: Integer = Field(DERIVED, ge=1)
-    """Attention heads; each has hidden_size / num_attention_heads channels."""
+    """Attention heads, each of head_dim channels."""
+
+    head_dim: Integer = Field(DERIVED, ge=1)
+    """Channels of an attention head. Heads may together be wider or narrower than the residual stream: Qwen3-0.6B has 16 heads of 128
+    channels on a width of 1024. Default: hidden_size / num_attention_heads."""
 
     num_kv_heads: Integer = Field(DERIVED, ge=1)
     """Key/value heads, each shared by num_attention_heads / num_kv_heads query heads (grouped-query attention; 1 is multi-query).
@@ -48,8 +52,8 @@ class ModelArgs(Group):
     """Tokens in a training sample."""
 
     sliding_window_width: Integer | None = Field(None, ge=1)
-    """Each token attends to this many latest tokens, itself included, as in Hugging Face (existing GPT-NeoX keeps one more). Default:
-    all earlier tokens."""
+    """Each token attends to this many latest tokens, itself included, as in Hugging Face (existing GPT-NeoX keeps one more). Mistral-7B
+    has 4096. Default: all earlier tokens."""
 
     max_position_embeddings: Integer = Field(DERIVED, ge=1)
     """Longest sequence positions are made for; with learned positions, the rows of their table. Default: seq_length."""
@@ -65,7 +69,16 @@ class ModelArgs(Group):
     """Accepted; the fastest available RMSNorm is chosen whatever is written, with the same numbers."""
 
     use_qk_layernorm: bool = False
-    """Normalise queries and keys of each head before attention, which keeps large models from diverging."""
+    """Normalise queries and keys with `norm` before they are rotated, each with weights of their own, which keeps large models from
+    diverging. Existing GPT-NeoX shares one set of weights between the two, over the heads of a tensor rank."""
+
+    qk_layernorm_scope: Literal["head", "all_heads"] = "head"
+    """What use_qk_layernorm normalises together: the channels of each `head`, with weights that the heads share (Qwen3), or the whole
+    width of `all_heads` (OLMo-2), with rmsnorm or layernorm only."""
+
+    norm_position: Literal["pre", "post"] = "pre"
+    """Where a block normalises: `pre`, what attention and MLP read; `post`, what they give, before it is added to the residual stream
+    (OLMo-2)."""
 
     layernorm_epsilon: Number = Field(1e-5, gt=0)
     """Added to the variance in layernorm and non_parametric_layernorm."""
@@ -111,7 +124,7 @@ class ModelArgs(Group):
     and the MLP continues with up * act(gate)."""
 
     use_flashattn_swiglu: bool = False
-    """Compute swiglu with the kernel of the flash-attn package."""
+    """Accepted; swiglu uses the fastest available implementation, with the same numbers."""
 
     scaled_upper_triang_masked_softmax_fusion: bool = False
     """Accepted; causal softmax uses the fastest available implementation, with the same numbers."""
@@ -154,6 +167,11 @@ class ModelArgs(Group):
     rotary_emb_base: Integer = Field(10000, ge=1)
     """Base of the rotation wavelengths. Larger bases suit longer contexts: Code Llama 1,000,000, Llama 3 500,000."""
 
+    rope_scaling: Section | None = None
+    """How rotations are slowed down for contexts longer than a model was first trained with: {type: linear, factor}, {type: llama3,
+    factor, low_freq_factor, high_freq_factor, original_max_position_embeddings} (Llama 3.1 to 3.3), or {type: yarn, factor,
+    original_max_position_embeddings} and, where they differ from the usual, beta_fast, beta_slow and attention_factor."""
+
     rotary_save_freqs_buffer: bool = False
     """Save the table of rotation frequencies in checkpoints. It is recomputed in any case."""
 
@@ -179,6 +197,10 @@ class ModelArgs(Group):
 
     use_bias_in_attn_linear: bool = True
     """Give the attention projections a bias."""
+
+    use_bias_in_attn_output: bool = Field(DERIVED)
+    """Give the attention's output projection a bias. Qwen2.5 has biases on queries, keys and values only. Default:
+    use_bias_in_attn_linear."""
 
     use_bias_in_mlp: bool = True
     """Give the MLP projections a bias."""
@@ -284,11 +306,6 @@ class ModelArgs(Group):
 
     onnx_safe: bool = False
     """Avoid operations that the ONNX exporter did not know."""
-
-    @property
-    def head_dim(self) -> int:
-        """Channels of an attention head."""
-        return self.hidden_size // self.num_attention_heads
 
     @property
     def gated_activation(self) -> bool:

@@ -22,6 +22,12 @@ from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args, build_mo
 from tests.worlds import run_world
 
 TOLERANCE = 1e-10
+DECODED = (
+    *("llama", "pythia", "qwen3", "olmo2"),
+    "norms with biases behind attention and MLP and over all heads",
+    "sliding window, llama3 scaling, biases of queries, keys and values",
+    "parallel residual, yarn scaling, narrow heads with norms and biases",
+)
 DROPOUT = {"hidden_dropout": 0.3, "attention_dropout": 0.3}
 
 
@@ -96,7 +102,7 @@ def test_dropout_and_generation_on_two_ranks() -> None:
     """One world for what needs two ranks but no reference on one process."""
     for report in run_world(2, check_dropout_and_generation):
         assert report == dict.fromkeys(report, True)
-        assert len(report) == 9
+        assert len(report) == 18
 
 
 def check_dropout_and_generation(rank: int) -> dict[str, bool]:
@@ -108,9 +114,13 @@ def check_dropout_and_generation(rank: int) -> dict[str, bool]:
             settings = {**DROPOUT, "gpt_j_residual": residual}
             case = f"sequence parallel {is_split}, parallel residual {residual}"
             report[f"replicas agree: {case}"] = replicas_agree_and_recompute(group, settings, is_split)
+        for variant in ("qwen3", "olmo2"):
+            settings = {**VARIANTS[variant], **DROPOUT}
+            case = f"sequence parallel {is_split}, {variant}"
+            report[f"replicas agree: {case}"] = replicas_agree_and_recompute(group, settings, is_split)
     report["attention masks differ"] = attention_masks_differ(group)
-    report["decoding with grouped-query heads"] = decoding_equals_forward(group, VARIANTS["llama"])
-    report["decoding with a parallel residual"] = decoding_equals_forward(group, VARIANTS["pythia"])
+    for variant in DECODED:
+        report[f"decoding: {variant}"] = decoding_equals_forward(group, VARIANTS[variant])
     return report
 
 

@@ -1,4 +1,4 @@
-"""Causal self-attention but for its core: fused projection, position scheme, key-value cache, output projection.
+"""Causal self-attention but for its core: fused projection, norms of queries and keys, positions, key-value cache, output projection.
 
 Shapes: `s` sequence (split over the ranks outside, whole inside), `S` keys so far (= `s` unless generating), `b` micro-batch,
 `h` hidden, `n` local query heads, `k` local key/value heads, `d` head size, `t` tensor-parallel size.
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from megatron.errors import NeoXError
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
+from megatron.model.attention.mask import causal_mask
 from megatron.model.cache import KeyValueCache
 from megatron.model.positions.base import Positions
 from megatron.model.spec import BuildContext
@@ -23,10 +24,12 @@ from megatron.mpu.shard import InitMethod
 
 
 class Attention(nn.Module, ABC):
-    """Attention with num_heads query heads and num_kv_heads key/value heads, each rank holding its share of both.
+    """Attention with num_heads query heads and num_kv_heads key/value heads of head_dim channels, each rank holding its share of both.
 
-    layer: number of the block, from 0; dropout: probability, of attention weights; use_bias: in both projections;
-    query_key_layer_scaling: how the `global` core guards its scores against overflow (see there).
+    layer: number of the block, from 0; dropout: probability, of attention weights; use_bias, use_output_bias: in the projection of
+    queries, keys and values, in that of the output; window: how many latest tokens each one sees, itself included, None = all;
+    query_norm, key_norm: [b, n, s, d] -> [b, n, s, d] before rotation, or None; query_key_layer_scaling: how the `global` core guards
+    its scores against overflow (see there).
     """
 
     def __init__(
@@ -35,13 +38,18 @@ class Attention(nn.Module, ABC):
         hidden_size: int,
         num_heads: int,
         num_kv_heads: int,
+        head_dim: int,
         layer: int,
         positions: Positions,
         dropout: float,
         use_bias: bool,
+        use_output_bias: bool,
         init: InitMethod,
         output_init: InitMethod,
         context: BuildContext,
+        window: int | None = None,
+        query_norm: nn.Module | None = None,
+        key_norm: nn.Module | None = None,
         query_key_layer_scaling: bool = False,
     ) -> None:
         super().__init__()
@@ -49,23 +57,25 @@ class Attention(nn.Module, ABC):
         _check_heads(num_heads, num_kv_heads, group.size)
         self.layer = layer
         self.dropout = dropout
+        self.window = window
         self.query_key_layer_scaling = query_key_layer_scaling
         self._group = group
         self._positions = positions
         self._local_heads, self._local_kv_heads = num_heads // group.size, num_kv_heads // group.size
         self._split = split_interleaved if num_kv_heads == num_heads else split_grouped
 
-        head_dim = hidden_size // num_heads
         query_width, kv_width = num_heads * head_dim, num_kv_heads * head_dim
-        shared: dict[str, Any] = {"bias": use_bias, "sequence_parallel": context.sequence_parallel, **context.placement}
+        shared: dict[str, Any] = {"sequence_parallel": context.sequence_parallel, **context.placement}
         self.query_key_value = ColumnParallelLinear(
             hidden_size,
             query_width + 2 * kv_width,
             parts=() if num_kv_heads == num_heads else (query_width, kv_width, kv_width),
             init=init,
+            bias=use_bias,
             **shared,
         )
-        self.dense = RowParallelLinear(query_width, hidden_size, init=output_init, **shared)
+        self.dense = RowParallelLinear(query_width, hidden_size, init=output_init, bias=use_output_bias, **shared)
+        self.query_layernorm, self.key_layernorm = query_norm, key_norm
 
     def forward(self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """[s, b, h] -> [s, b, h], reduced over the ranks and with bias."""
@@ -80,7 +90,8 @@ class Attention(nn.Module, ABC):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
         """The core: query [b, n, s, d], key and value [b, k, S, d] -> [b, n, s, d]; query head i uses key head i // (n / k).
 
-        allowed: bool, broadcastable to [b, n, s, S], true where a query sees a key; None = causal with s = S.
+        allowed: bool, broadcastable to [b, n, s, S], true where a query sees a key; None = causal with s = S, and each query sees the
+        `window` latest keys only.
         """
 
     @property
@@ -91,14 +102,21 @@ class Attention(nn.Module, ABC):
     def _mix(self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
         fused = self.query_key_value(hidden)  # [s, b, (n + 2 k) d]
         query, key, value = self._split(fused, self._local_heads, self._local_kv_heads)
+        if self.query_layernorm is not None and self.key_layernorm is not None:
+            query, key = self.query_layernorm(query), self.key_layernorm(key)
         query, key = self._positions.rotate(query, key, position_ids)
         allowed = None
         if cache is not None:
             key, value = cache.write(self.layer, key, value)
-            allowed = cache.allowed
+            allowed = self._within_window(cache.allowed)
         with self._randomness():
             mixed = self.attend(query, key, value, allowed)
         return mixed.permute(2, 0, 1, 3).flatten(2)  # [s, b, n d]
+
+    def _within_window(self, allowed: Tensor | None) -> Tensor | None:
+        if allowed is None or self.window is None or self.window >= allowed.shape[-1]:
+            return allowed
+        return allowed & causal_mask(*allowed.shape[-2:], window=self.window, device=allowed.device)
 
     def _randomness(self) -> AbstractContextManager[None]:
         # Ranks hold different heads, so their dropout masks must differ.

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from megatron.model.attention.base import Attention
+from megatron.model.attention.mask import causal_mask
 
 
 class GlobalAttention(Attention):
@@ -29,12 +30,11 @@ class GlobalAttention(Attention):
         scores = (grouped / (math.sqrt(query.shape[-1]) * divisor)) @ key.unsqueeze(2).mT  # [b, k, g, s, S]
         if self.query_key_layer_scaling:
             scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * divisor
-        allowed = _causal(scores.shape[-1], scores.device) if allowed is None else allowed.unsqueeze(1)
+        length = scores.shape[-1]
+        if allowed is None:
+            allowed = causal_mask(length, length, window=self.window, device=scores.device)
+        else:
+            allowed = allowed.unsqueeze(1)
         weights = scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1).to(value.dtype)
         weights = F.dropout(weights, self.active_dropout)
         return (weights @ value.unsqueeze(2)).flatten(1, 2)  # [b, n, s, d]
-
-
-def _causal(length: int, device: torch.device) -> Tensor:
-    """bool [s, s], true on and below the diagonal."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()

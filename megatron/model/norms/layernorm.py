@@ -13,8 +13,10 @@ from megatron.model.spec import BuildContext
 class LayerNorm(Norm):
     """`(x - mean) / sqrt(variance + epsilon) * weight + bias`."""
 
-    def __init__(self, hidden_size: int, *, epsilon: float, use_bias: bool, context: BuildContext) -> None:
-        super().__init__(hidden_size, epsilon=epsilon, use_bias=use_bias, context=context)
+    def __init__(
+        self, hidden_size: int, *, epsilon: float, use_bias: bool, context: BuildContext, is_split: bool | None = None
+    ) -> None:
+        super().__init__(hidden_size, epsilon=epsilon, use_bias=use_bias, context=context, is_split=is_split)
         self.weight = self._build_parameter(hidden_size, ones)
         self.bias = self._build_parameter(hidden_size, zeros) if use_bias else None
 

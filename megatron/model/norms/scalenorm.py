@@ -13,8 +13,10 @@ from megatron.model.spec import BuildContext
 class ScaleNorm(Norm):
     """`x / max(|x|, epsilon) * g`, g a single number."""
 
-    def __init__(self, hidden_size: int, *, epsilon: float, use_bias: bool, context: BuildContext) -> None:
-        super().__init__(hidden_size, epsilon=epsilon, use_bias=use_bias, context=context)
+    def __init__(
+        self, hidden_size: int, *, epsilon: float, use_bias: bool, context: BuildContext, is_split: bool | None = None
+    ) -> None:
+        super().__init__(hidden_size, epsilon=epsilon, use_bias=use_bias, context=context, is_split=is_split)
         self.g = self._build_parameter(1, ones)
 
     def forward(self, hidden: Tensor) -> Tensor:

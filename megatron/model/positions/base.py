@@ -6,6 +6,7 @@ Shapes: `s` sequence, `b` micro-batch, `h` hidden, `n` local heads, `d` head siz
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,13 +19,15 @@ class Positions:
     """One scheme, as data; schemes take the same arguments and use those they need.
 
     max_positions: number of positions a model knows; head_dim: `d`; rotary_fraction: part of each head that is rotated
-    (`rotary_pct`); rotary_base: wavelength base (`rotary_emb_base`); offset: rows before position 0 (`opt_pos_emb_offset`).
+    (`rotary_pct`); rotary_base: wavelength base (`rotary_emb_base`); rotary_scaling: the keys and values of `rope_scaling`, () = none;
+    offset: rows before position 0 (`opt_pos_emb_offset`).
     """
 
     max_positions: int
     head_dim: int
     rotary_fraction: float = 1.0
     rotary_base: float = 10000
+    rotary_scaling: tuple[tuple[str, Any], ...] = ()
     offset: int = 0
 
     def build_embedding(self, hidden_size: int, *, init: InitMethod, context: BuildContext) -> nn.Module | None:

@@ -1,7 +1,7 @@
 """Rotary positions: queries and keys are turned by angles proportional to their position, so scores depend on distances only.
 
-Feature pair i of the r rotated features turns by `position / base^(2i / r)`; pairs are (i, i + r/2), the layout of GPT-NeoX and of
-Llama in Hugging Face. Angles, cosines and sines are fp32 whatever the model's type.
+Feature pair i of the r rotated features turns by `position / base^(2i / r)`, unless `rope_scaling` asks for other frequencies; pairs
+are (i, i + r/2), the layout of GPT-NeoX and of Llama in Hugging Face. Angles, cosines and sines are fp32 whatever the model's type.
 
 Shapes: `s` sequence, `b` micro-batch, `n` local heads, `d` head size, `r` rotated part of the head.
 """
@@ -9,12 +9,14 @@ Shapes: `s` sequence, `b` micro-batch, `n` local heads, `d` head size, `r` rotat
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from megatron.fused_kernels import reference
 from megatron.model.positions.base import Positions
+from megatron.neox_arguments.rope_scaling import scale
 
 
 class RotaryPositions(Positions):
@@ -23,22 +25,32 @@ class RotaryPositions(Positions):
     def rotate(self, query: Tensor, key: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [b, n, s, d] and keys, turned by the angles of position_ids [b, s] (all below max_positions)."""
         width = int(self.head_dim * self.rotary_fraction)
-        table = rotary_table(width, self.max_positions, self.rotary_base, query.device)
+        table = rotary_table(width, self.max_positions, self.rotary_base, self.rotary_scaling, query.device)
         cosine, sine = table[:, position_ids].unsqueeze(2)  # each [b, 1, s, r]
         return reference.rotary(query, cosine, sine), reference.rotary(key, cosine, sine)
 
 
 @lru_cache(maxsize=8)
-def rotary_table(width: int, length: int, base: float, device: torch.device) -> Tensor:
-    """Cosines and sines [2, length, width] of every position, fp32.
+def rotary_table(
+    width: int, length: int, base: float, scaling: tuple[tuple[str, Any], ...], device: torch.device
+) -> Tensor:
+    """Cosines and sines [2, length, width] of every position, fp32, times the magnitude of the scaling.
 
     One table serves all layers. It is no buffer of a module, so that casting the model to half precision cannot touch it, and it
     is an ordinary tensor even when first needed in inference mode, so that training may use it later.
     """
     with torch.inference_mode(False), torch.no_grad():
         # On the CPU first: devices round powers differently, and angles of late positions would show it.
-        exponents = torch.arange(0, width, 2, dtype=torch.float32) / width
-        positions = torch.arange(length, dtype=torch.float32)
-        angles = torch.outer(positions, 1.0 / base**exponents)
+        frequencies, magnitude = rotary_frequencies(width, base, scaling)
+        angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
         angles = torch.cat((angles, angles), dim=-1)
-        return torch.stack((angles.cos(), angles.sin())).to(device)
+        return (torch.stack((angles.cos(), angles.sin())) * magnitude).to(device)
+
+
+def rotary_frequencies(width: int, base: float, scaling: tuple[tuple[str, Any], ...]) -> tuple[Tensor, float]:
+    """Radians a token of each pair, [width / 2] in fp32, and what rotated queries and keys are multiplied by."""
+    frequencies = 1.0 / base ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+    if not scaling:
+        return frequencies, 1.0
+    rotation = scale(frequencies.tolist(), base, dict(scaling))
+    return torch.tensor(rotation.frequencies, dtype=torch.float32), rotation.magnitude

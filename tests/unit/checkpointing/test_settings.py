@@ -30,6 +30,10 @@ def test_the_same_model_in_another_run_is_no_reason_to_warn(checkpoint: Path) ->
     [
         ({"num_attention_heads": 2}, "num_attention_heads was 4 and is 2"),
         ({"rotary_pct": 1.0}, "rotary_pct was 0.5 and is 1.0"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2}},
+            "rope_scaling was None and is {'type': 'linear', 'factor': 2}",
+        ),
         ({"gpt_j_residual": True}, "gpt_j_residual was False and is True"),
         ({"tokenizer_type": "CharLevelTokenizer"}, "tokenizer_type was GPT2BPETokenizer and is CharLevelTokenizer"),
     ],

@@ -13,13 +13,16 @@ from megatron.generation.complete import Completion, complete
 from megatron.generation.decode import Decoder, DecodingStep
 from megatron.generation.sampling import SamplingSettings
 from megatron.mpu.groups import SINGLE
+from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.char_level import VOCAB_SIZE, CharLevelTokenizer
 from tests.unit.generation.test_decode import model
 
 POSITIONS = 16
 
 
-def completions_of(prompts: Sequence[str], *, maximum_tokens: int, **changes: Any) -> list[Completion]:
+def completions_of(
+    prompts: Sequence[str], *, maximum_tokens: int, tokenizer: Tokenizer | None = None, **changes: Any
+) -> list[Completion]:
     decoder = Decoder(
         model(),
         group=SINGLE,
@@ -29,7 +32,7 @@ def completions_of(prompts: Sequence[str], *, maximum_tokens: int, **changes: An
         settings=SamplingSettings(),
         seed=0,
     )
-    return complete(decoder, ShiftedTokenizer(), prompts, maximum_tokens=maximum_tokens, **changes)
+    return complete(decoder, tokenizer or ShiftedTokenizer(), prompts, maximum_tokens=maximum_tokens, **changes)
 
 
 class ShiftedTokenizer(CharLevelTokenizer):
@@ -40,6 +43,19 @@ class ShiftedTokenizer(CharLevelTokenizer):
 
     def detokenize(self, ids: Sequence[int]) -> str:
         return super().detokenize([min(token + 64, VOCAB_SIZE) for token in ids])
+
+
+class WordTokenizer(ShiftedTokenizer):
+    """As word pieces have it: a space that begins a text is dropped."""
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return "".join(f" {token}" for token in ids).removeprefix(" ")
+
+
+def test_a_completion_begins_with_the_space_between_it_and_its_prompt() -> None:
+    (completion,) = completions_of(["AB"], maximum_tokens=3, tokenizer=WordTokenizer())
+    assert completion.tokens
+    assert completion.text == "".join(f" {token}" for token in completion.tokens)
 
 
 @pytest.mark.parametrize("maximum_tokens", [3, 8, 100])

@@ -63,16 +63,37 @@ def greedy_by_whole_texts(network: SequentialModel, prompt: list[int], count: in
     return text[len(prompt) :]
 
 
+OLMO_NORMS = {
+    "norm": "rmsnorm",
+    "norm_position": "post",
+    "use_qk_layernorm": True,
+    "qk_layernorm_scope": "all_heads",
+}
+YARN = {"type": "yarn", "factor": 2, "original_max_position_embeddings": 8, "beta_fast": 1, "beta_slow": 0.1}
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"pos_emb": "learned"}, {"num_kv_heads": 2}, {"attention_config": [[["flash"], 2]]}]
+    "changes",
+    [
+        {},
+        {"pos_emb": "learned"},
+        {"num_kv_heads": 2},
+        {"attention_config": [[["flash"], 2]]},
+        {"head_dim": 12, "num_kv_heads": 2, "use_qk_layernorm": True, "use_bias_in_attn_output": False},
+        OLMO_NORMS,
+        {"rope_scaling": YARN},
+        {"sliding_window_width": 3},
+        {"sliding_window_width": 3, "attention_config": [[["flash"], 2]]},
+    ],
 )
 def test_greedy_decoding_equals_running_each_text_alone_and_whole(changes: dict[str, Any]) -> None:
     network = model(**changes)
     assert decode(network, PROMPTS) == [greedy_by_whole_texts(network, prompt, 8) for prompt in PROMPTS]
 
 
-def test_recomputing_gives_the_same_tokens_as_the_cache() -> None:
-    network = model()
+@pytest.mark.parametrize("changes", [{}, OLMO_NORMS, {"rope_scaling": YARN}, {"sliding_window_width": 3}])
+def test_recomputing_gives_the_same_tokens_as_the_cache(changes: dict[str, Any]) -> None:
+    network = model(**changes)
     settings = SamplingSettings(temperature=1.0, top_p=0.9)
     assert decode(network, PROMPTS, settings=settings, recompute=True) == decode(network, PROMPTS, settings=settings)
 

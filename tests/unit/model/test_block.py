@@ -55,7 +55,16 @@ def test_tied_parallel_residual_has_one_norm_for_both() -> None:
     assert not [name for name, _ in block.named_parameters() if "post_attention" in name]
 
 
-@pytest.mark.parametrize("settings", [{}, {"gpt_j_residual": True}])
+def test_norms_behind_attention_and_mlp_act_on_what_is_added() -> None:
+    block = build_block(VARIANTS["olmo2"])
+    hidden = X + block.post_attention_layernorm(attend(block, X))
+    expected = hidden + block.post_feedforward_layernorm(block.mlp(hidden))
+    torch.testing.assert_close(block(STREAM).hidden, expected)
+    norms = {name.split(".")[0] for name, _ in block.named_parameters() if name.endswith("layernorm.scale")}
+    assert norms - {"attention"} == {"post_attention_layernorm", "post_feedforward_layernorm"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"gpt_j_residual": True}, {"norm_position": "post"}])
 def test_dropout_of_both_branches_acts_in_training_only(settings: dict[str, Any]) -> None:
     block = build_block({**settings, "hidden_dropout": 0.5})
     expected = build_block(settings)(STREAM).hidden

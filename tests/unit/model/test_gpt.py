@@ -5,12 +5,21 @@ from __future__ import annotations
 import pickle
 
 import pytest
+import torch
 
 from megatron.model.attention.flash import FlashAttention
 from megatron.model.attention.global_attention import GlobalAttention
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import build_layer
-from tests.unit.model.builders import FP64, VARIANTS, VOCAB_SIZE, build_args, build_model, parameters_by_name
+from tests.unit.model.builders import (
+    FP64,
+    VARIANTS,
+    VOCAB_SIZE,
+    build_args,
+    build_model,
+    parameters_by_name,
+    random_batch,
+)
 
 
 def test_layers_are_numbered_as_in_gpt_neox() -> None:
@@ -55,7 +64,46 @@ def test_bias_switches_remove_exactly_their_biases() -> None:
     for switch, gone in (
         ("use_bias_in_norms", ("layernorm.bias", "norm.bias")),
         ("use_bias_in_attn_linear", ("query_key_value.bias", "dense.bias")),
+        ("use_bias_in_attn_output", ("dense.bias",)),
         ("use_bias_in_mlp", ("linear1.bias", "linear2.bias")),
     ):
         rest = set(parameters_by_name(build_model(build_args(**{switch: False}))))
         assert everything - rest == {name for name in everything if name.endswith(gone)}
+
+
+@pytest.mark.parametrize(
+    ("norm", "scope", "expected"),
+    [
+        ("rmsnorm", "head", {"query_layernorm.scale": (6,), "key_layernorm.scale": (6,)}),
+        ("scalenorm", "head", {"query_layernorm.g": (1,), "key_layernorm.g": (1,)}),
+        ("non_parametric_layernorm", "head", {}),
+        ("rmsnorm", "all_heads", {"query_layernorm.scale": (24,), "key_layernorm.scale": (12,)}),
+        (
+            "layernorm",
+            "all_heads",
+            {
+                "query_layernorm.weight": (24,),
+                "query_layernorm.bias": (24,),
+                "key_layernorm.weight": (12,),
+                "key_layernorm.bias": (12,),
+            },
+        ),
+    ],
+)
+def test_query_and_key_norms_have_weights_for_a_head_or_for_all_of_them(
+    norm: str, scope: str, expected: dict[str, tuple[int, ...]]
+) -> None:
+    settings = {"use_qk_layernorm": True, "qk_layernorm_scope": scope, "norm": norm, "num_kv_heads": 2, "head_dim": 6}
+    parameters = parameters_by_name(build_model(build_args(**settings)))
+    prefix = "2.attention."
+    shapes = {name.removeprefix(prefix): tuple(value.shape) for name, value in parameters.items() if prefix in name}
+    assert {name: shape for name, shape in shapes.items() if "layernorm" in name} == expected
+
+
+def test_a_window_as_long_as_a_sample_is_no_window() -> None:
+    tokens, _, _, position_ids = random_batch()
+    models = [build_model(build_args(sliding_window_width=width)) for width in (None, 16, 15)]
+    whole, same, narrower = (model(tokens, position_ids) for model in models)
+    assert torch.equal(whole, same)
+    assert torch.equal(whole[:, :15], narrower[:, :15])
+    assert not torch.allclose(whole[:, 15], narrower[:, 15])

@@ -166,8 +166,9 @@ def test_torch_sees_the_tensors_of_what_is_recomputed(monkeypatch: pytest.Monkey
     assert all(seen)
 
 
-def test_a_rank_holds_its_part_of_every_sharded_parameter() -> None:
-    args = build_args(**VARIANTS["llama"])
+@pytest.mark.parametrize("variant", ["llama", "qwen3", "olmo2"])
+def test_a_rank_holds_its_part_of_every_sharded_parameter(variant: str) -> None:
+    args = build_args(**VARIANTS[variant])
     whole = parameters_by_name(build_model(args))
     for rank in range(2):
         group = Group(rank, 2, (0, 1))

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from megatron.components import ATTENTION
 from megatron.errors import NeoXError
+from megatron.model.attention import flash
 from megatron.model.attention.base import Attention
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.positions.none import NoPositions
@@ -31,9 +32,11 @@ def build(
 ) -> Attention:
     arguments: dict[str, Any] = {
         "positions": NoPositions(LENGTH, HEAD),
+        "head_dim": HEAD,
         "layer": 2,
         "dropout": 0.0,
         "use_bias": True,
+        "use_output_bias": True,
         **options,
     }
     attention: Attention = ATTENTION.load(core)(
@@ -49,13 +52,13 @@ def build(
     return attention
 
 
-def attend_by_loops(attention: Attention, num_kv_heads: int) -> Tensor:
+def attend_by_loops(attention: Attention, num_kv_heads: int, *, head_dim: int = HEAD, window: int = LENGTH) -> Tensor:
     """[s, b, h]: every head and query by itself, rows of the fused projection picked by number."""
     group = HEADS // num_kv_heads
     fused = F.linear(X, attention.query_key_value.weight, attention.query_key_value.bias)
 
     def head(row: int) -> Tensor:
-        return fused[..., row * HEAD : (row + 1) * HEAD]  # [s, b, d]
+        return fused[..., row * head_dim : (row + 1) * head_dim]  # [s, b, d]
 
     mixed = []
     for i in range(HEADS):
@@ -65,8 +68,9 @@ def attend_by_loops(attention: Attention, num_kv_heads: int) -> Tensor:
             query, key, value = head(i), head(HEADS + i // group), head(HEADS + num_kv_heads + i // group)
         columns = []
         for now in range(LENGTH):
-            scores = (query[now] * key[: now + 1]).sum(-1) / math.sqrt(HEAD)  # [past, b]
-            columns.append((scores.softmax(0).unsqueeze(-1) * value[: now + 1]).sum(0))
+            seen = slice(max(now + 1 - window, 0), now + 1)
+            scores = (query[now] * key[seen]).sum(-1) / math.sqrt(head_dim)  # [seen, b]
+            columns.append((scores.softmax(0).unsqueeze(-1) * value[seen]).sum(0))
         mixed.append(torch.stack(columns))
     return F.linear(torch.cat(mixed, dim=-1), attention.dense.weight, attention.dense.bias)
 
@@ -76,6 +80,81 @@ def attend_by_loops(attention: Attention, num_kv_heads: int) -> Tensor:
 def test_attention_equals_loops_over_heads_and_queries(core: str, num_kv_heads: int) -> None:
     attention = build(core, num_kv_heads=num_kv_heads)
     torch.testing.assert_close(attention(X, POSITION_IDS), attend_by_loops(attention, num_kv_heads))
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("num_kv_heads", [4, 2])
+@pytest.mark.parametrize("head_dim", [5, 12])
+def test_heads_may_be_narrower_and_wider_than_their_share_of_the_width(
+    core: str, num_kv_heads: int, head_dim: int
+) -> None:
+    attention = build(core, num_kv_heads=num_kv_heads, head_dim=head_dim)
+    assert attention.dense.weight.shape == (HIDDEN, HEADS * head_dim)
+    assert attention.query_key_value.weight.shape == ((HEADS + 2 * num_kv_heads) * head_dim, HIDDEN)
+    expected = attend_by_loops(attention, num_kv_heads, head_dim=head_dim)
+    torch.testing.assert_close(attention(X, POSITION_IDS), expected)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_the_output_projection_has_a_bias_of_its_own_choice(use_bias: bool) -> None:
+    attention = build(use_bias=use_bias, use_output_bias=not use_bias)
+    assert (attention.query_key_value.bias is not None, attention.dense.bias is not None) == (use_bias, not use_bias)
+    torch.testing.assert_close(attention(X, POSITION_IDS), attend_by_loops(attention, HEADS))
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("window", [1, 2, 3, 5])
+def test_a_token_sees_itself_and_the_tokens_just_before_it_within_the_window(core: str, window: int) -> None:
+    attention = build(core, num_kv_heads=2, window=window)
+    expected = attend_by_loops(attention, 2, window=window)
+    torch.testing.assert_close(attention(X, POSITION_IDS), expected)
+    assert (expected - attend_by_loops(attention, 2)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("window", [LENGTH, LENGTH + 1, 1000])
+def test_a_window_as_long_as_the_sequence_is_none(core: str, window: int) -> None:
+    assert torch.equal(build(core, window=window)(X, POSITION_IDS), build(core)(X, POSITION_IDS))
+
+
+def test_the_flash_attn_package_is_told_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with the package's documented arguments: [b, s, heads, d], window_size = (keys before, keys after) a query's own."""
+
+    def flash_attn_func(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        assert options.pop("causal") is True
+        assert options.pop("dropout_p") == 0.0
+        before, after = options.pop("window_size")
+        assert not options
+        assert after in (-1, 0)
+        behind = torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)
+        seen = (behind >= 0) & ((behind <= before) if before >= 0 else torch.tensor(True))
+        heads = (x.transpose(1, 2) for x in (query, key, value))
+        return F.scaled_dot_product_attention(*heads, attn_mask=seen, enable_gqa=True).transpose(1, 2)
+
+    expected = {window: build("global", num_kv_heads=2, window=window)(X, POSITION_IDS) for window in (None, 1, 3, 50)}
+    monkeypatch.setattr(flash, "_fits_flash_attn", lambda query: True)
+    monkeypatch.setattr(flash, "_find_flash_attn", lambda: flash_attn_func)
+    for window, output in expected.items():
+        torch.testing.assert_close(build("flash", num_kv_heads=2, window=window)(X, POSITION_IDS), output)
+
+
+def test_queries_and_keys_are_normalised_each_by_their_own_norm_before_they_are_rotated() -> None:
+    class Doubled(nn.Module):
+        def forward(self, heads: Tensor) -> Tensor:
+            return 2 * heads
+
+    class Shifted(nn.Module):
+        def forward(self, heads: Tensor) -> Tensor:
+            return heads + 1  # rotations do not commute with this
+
+    positions = RotaryPositions(LENGTH, HEAD)
+    attention = build(num_kv_heads=2, positions=positions, query_norm=Doubled(), key_norm=Shifted())
+    fused = F.linear(X, attention.query_key_value.weight, attention.query_key_value.bias)
+    query, key, value = split_grouped(fused, HEADS, 2)
+    query, key = positions.rotate(2 * query, key + 1, POSITION_IDS)
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    expected = attention.dense(mixed.permute(2, 0, 1, 3).flatten(2))
+    torch.testing.assert_close(attention(X, POSITION_IDS), expected)
 
 
 def test_interleaved_and_grouped_layouts_hold_the_same_heads() -> None:

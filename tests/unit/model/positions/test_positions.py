@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from megatron.components import POSITIONS
 from megatron.model.positions.base import Positions
 from megatron.model.positions.rotary import RotaryPositions, rotary_table
+from megatron.neox_arguments.rope_scaling import scale
 from tests.unit.model.builders import FP64, NORMAL, perturb
 
 HEAD, LENGTH = 16, 32
@@ -58,6 +61,40 @@ def test_rotary_angles_stay_fp32_for_half_precision_queries() -> None:
     rotated, _ = positions.rotate(query.bfloat16(), query.bfloat16(), far)
     expected, _ = positions.rotate(query.bfloat16().double(), query, far)
     torch.testing.assert_close(rotated, expected.bfloat16())
+
+
+SCALINGS: dict[str, dict[str, Any]] = {
+    "linear": {"type": "linear", "factor": 4},
+    "llama3": {"type": "llama3", "factor": 4, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 32},
+    "yarn": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 32, "beta_fast": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCALINGS)
+def test_scaled_positions_turn_each_pair_by_its_scaled_frequency(name: str) -> None:
+    width, base = 8, 100
+    positions = RotaryPositions(
+        LENGTH, HEAD, rotary_fraction=0.5, rotary_base=base, rotary_scaling=tuple(SCALINGS[name].items())
+    )
+    position_ids = torch.tensor([[0, 1, 2, 3, 4], [7, 8, 31, 0, 2]])
+    query, key = random_heads(4), random_heads(2)
+    rotation = scale([base ** (-2 * i / width) for i in range(width // 2)], base, SCALINGS[name])
+    angles = position_ids[:, None, :, None] * torch.tensor(rotation.frequencies, dtype=torch.float64)
+    turn = torch.polar(torch.full_like(angles, rotation.magnitude), angles)
+    for rotated, x in zip(positions.rotate(query, key, position_ids), (query, key), strict=True):
+        turned = torch.complex(x[..., : width // 2], x[..., width // 2 : width]) * turn
+        expected = torch.cat((turned.real, turned.imag, x[..., width:]), dim=-1)
+        torch.testing.assert_close(rotated, expected, atol=1e-5, rtol=0)
+        unscaled = rotate_by_hand(x, position_ids, width, base)
+        assert (rotated - unscaled).abs().max() > 0.1
+
+
+def test_linear_scaling_by_two_puts_positions_at_half_the_distance() -> None:
+    query = random_heads(2)
+    scaled = RotaryPositions(LENGTH, HEAD, rotary_scaling=(("type", "linear"), ("factor", 2)))
+    plain = RotaryPositions(LENGTH, HEAD)
+    even = torch.arange(0, 10, 2).expand(2, 5)
+    torch.testing.assert_close(scaled.rotate(query, query, even)[0], plain.rotate(query, query, even // 2)[0])
 
 
 def test_a_table_made_in_inference_mode_serves_training_later() -> None:
