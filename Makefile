@@ -4,18 +4,18 @@ VENV   ?= .venv
 DATA   ?= data
 bin    := $(VENV)/bin
 
-.PHONY: help install train generate test test-fast lint format clean
+.PHONY: help install train generate test test-fast lint format reference clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 # torch goes in first and alone: deepspeed's build imports it.
-$(VENV)/.installed: requirements/requirements.txt requirements/requirements-torch.txt requirements/requirements-tensorboard.txt
+$(VENV)/.installed: requirements/requirements.txt requirements/requirements-torch.txt requirements/requirements-sentencepiece.txt requirements/requirements-tensorboard.txt
 	$(PYTHON) -m venv $(VENV)
 	$(bin)/pip install --quiet --disable-pip-version-check -r requirements/requirements-torch.txt
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt requirements/requirements-tiktoken.txt requirements/requirements-wandb.txt requirements/requirements-comet.txt
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements-dev.txt
 	@touch $@
 
@@ -32,15 +32,19 @@ train: $(VENV)/.installed  ## train the default model on the standard library's 
 test: $(VENV)/.installed-dev  ## run the whole test suite
 	$(bin)/python -m pytest -m "not gpu"
 
-lint: $(VENV)/.installed-dev  ## ruff, mypy (strict), import contracts
+lint: $(VENV)/.installed-dev  ## ruff, mypy (strict), import contracts, the reference of all keys
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/lint-imports
+	$(bin)/python tools/config_reference.py --check
 
 format: $(VENV)/.installed-dev  ## rewrite the code as `make lint` wants it
 	$(bin)/ruff format .
 	$(bin)/ruff check --fix .
+
+reference: $(VENV)/.installed  ## rewrite configs/neox_arguments.md and its schema from the code
+	$(bin)/python tools/config_reference.py --write
 
 clean:           ## remove the environment, data and runs of `make train`
 	rm -rf $(VENV) $(DATA) runs

@@ -35,7 +35,7 @@ def main() -> None:
         return
     prepared = prepare_corpus(
         build_corpus(args.corpus, data_directory=args.data_dir),
-        tokenizer=TokenizerSettings(args.tokenizer_type, args.vocab_file, args.merge_file),
+        tokenizer=TokenizerSettings(args.tokenizer_type, args.vocab_file, args.merge_file, args.eod_token),
         vocab_size=args.vocab_size,
         workers=args.workers,
         force=args.force,
@@ -56,6 +56,7 @@ def parse_arguments() -> argparse.Namespace:
         help="where CORPUS/ is made (default: $DATA_DIR, else data)")  # fmt: skip
     add("-v", "--vocab-file", help="the tokenizer's vocabulary; without one, an HFTokenizer is trained on the corpus")
     add("-m", "--merge-file", help="the tokenizer's merges, if its type has such a file")
+    add("--eod-token", help="the token that ends a document, if the vocabulary has several or none of the usual")
     add("--vocab-size", type=int, default=4096, help="size of a trained vocabulary (default: %(default)s)")
     add("-nw", "--num-workers", "--workers", dest="workers", type=int, default=available_cores(),
         help="processes that tokenise (default: one a core, %(default)s)")  # fmt: skip
@@ -77,6 +78,7 @@ def describe(prepared: PreparedCorpus, output: Console) -> None:
         "tokenizer_type": prepared.tokenizer.tokenizer_type,
         "vocab_file": prepared.tokenizer.vocab_file,
         "merge_file": prepared.tokenizer.merge_file,
+        "eod_token": prepared.tokenizer.eod_token,
     }
     for key, value in settings.items():
         if value is not None:

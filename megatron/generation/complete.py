@@ -59,8 +59,8 @@ def complete(
             _take(step, batch, end=tokenizer.eod, keep_logits=keep_logits)
             if all(completion.finished for completion in batch):
                 break
-    for completion in completions:
-        completion.text = tokenizer.detokenize(completion.tokens)
+    for completion, prompt_tokens in zip(completions, encoded, strict=True):
+        completion.text = tokenizer.continuation(prompt_tokens, completion.tokens)
         completion.seconds = time.perf_counter() - started
     return completions
 

@@ -26,6 +26,11 @@ class TokenizerArguments(Protocol):
         """The merges, for the types that keep them in a file of their own."""
         ...
 
+    @property
+    def eod_token(self) -> str | None:
+        """The token that ends a document, where the vocabulary does not make it plain."""
+        ...
+
 
 @dataclass(frozen=True)
 class TokenizerSettings:
@@ -34,6 +39,7 @@ class TokenizerSettings:
     tokenizer_type: str
     vocab_file: str | None = None
     merge_file: str | None = None
+    eod_token: str | None = None
 
 
 class Tokenizer(ABC):
@@ -71,6 +77,11 @@ class Tokenizer(ABC):
     @abstractmethod
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of `ids`. Bytes that are not valid UTF-8 become U+FFFD; special tokens stay visible."""
+
+    def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that `ids` add to the text of `before`, a space between them included: some types drop one that begins a text."""
+        start, whole = self.detokenize(before), self.detokenize([*before, *ids])
+        return whole[len(start) :] if whole.startswith(start) else self.detokenize(ids)
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -1,6 +1,7 @@
 """HFTokenizer: a tokenizer in the `tokenizer.json` format of the Hugging Face `tokenizers` library.
 
-The ids are exactly that library's, special tokens its post-processor adds included, as in GPT-NeoX.
+The ids are exactly that library's, special tokens its post-processor adds included, as in GPT-NeoX. The file may lie among the others
+of a model of the Hugging Face hub: `tokenizer_config.json` and `special_tokens_map.json` beside it then name the end of sequence.
 """
 
 from __future__ import annotations
@@ -8,57 +9,57 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
 from megatron.atomic import atomic_file
 from megatron.errors import DataError
 from megatron.tokenizer.base import Tokenizer, TokenizerArguments
+from megatron.tokenizer.end_of_document import find_end_of_document
+from megatron.tokenizer.files import read_json_object, read_text, required_file
 
-# The first of these that the vocabulary has ends a document. GPT-NeoX knows the first one only.
-END_OF_DOCUMENT = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "<|im_end|>", "<|eot_id|>", "<EOT>")
+WHAT = "a tokenizer.json or a directory that holds one"
+OTHERS = {"vocab.json": "HFGPT2Tokenizer", "tokenizer.model": "SPMTokenizer"}
+COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 class HFTokenizer(Tokenizer):
-    """A tokenizer from the text of a `tokenizer.json`; `origin` is where the text came from, for messages."""
+    """A tokenizer from the text of a `tokenizer.json`; `origin` is where the text came from, for messages.
+
+    eod_token, eos_token: see `find_end_of_document`.
+    """
 
     name = "HFTokenizer"
 
-    def __init__(self, text: str, *, origin: str) -> None:
+    def __init__(self, text: str, *, origin: str, eod_token: str | None = None, eos_token: str | None = None) -> None:
         self._text = text
-        self._origin = origin
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exception
-            raise DataError(
-                f"{origin} is not a tokenizer.json that tokenizers {tokenizers.__version__} can read ({error}): "
-                "give the tokenizer.json of a Hugging Face model, or one made by tools/datasets/train_tokenizer.py."
-            ) from None
+        self._tokenizer = read_engine(text, origin=origin)
         # An id may be beyond the number of entries, in a vocabulary with holes.
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         self._vocab_size = max(vocabulary.values(), default=-1) + 1
-        self._eod = self._find_end_of_document()
+        self._eod = find_end_of_document(
+            vocabulary.get,
+            eod_token=eod_token,
+            eos_token=eos_token,
+            special_tokens=[token.content for token in self._tokenizer.get_added_tokens_decoder().values()],
+            origin=origin,
+        )
 
     @classmethod
     def from_arguments(cls, args: TokenizerArguments) -> HFTokenizer:
         """Read `args.vocab_file`: a tokenizer.json, or a directory that holds one."""
-        if args.vocab_file is None:
-            raise DataError(
-                f'tokenizer_type "{cls.name}" needs "vocab_file": a tokenizer.json or a directory that holds one.'
-            )
-        return cls.from_file(args.vocab_file)
+        return cls.from_file(required_file(args, "vocab_file", what=WHAT), eod_token=args.eod_token)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> HFTokenizer:
+    def from_file(cls, path: str | Path, *, eod_token: str | None = None) -> HFTokenizer:
         """Read a tokenizer.json, or the one in a directory. Raises DataError when it is missing or malformed."""
-        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"the tokenizer {file} cannot be read ({error.strerror}): check vocab_file.") from None
-        except UnicodeDecodeError:
-            raise DataError(f"the tokenizer {file} is not a text file: vocab_file must be a tokenizer.json.") from None
-        return cls(text, origin=str(file))
+        file = Path(path)
+        if file.is_dir():
+            check_directory(file)
+            file = file / "tokenizer.json"
+        text = read_text(file, key="vocab_file", what=WHAT)
+        return cls(text, origin=str(file), eod_token=eod_token, eos_token=end_of_sequence(file))
 
     @property
     def vocab_size(self) -> int:
@@ -89,12 +90,37 @@ class HFTokenizer(Tokenizer):
         with atomic_file(path) as file:
             file.write(self._text.encode())
 
-    def _find_end_of_document(self) -> int:
-        for token in END_OF_DOCUMENT:
-            token_id: int | None = self._tokenizer.token_to_id(token)
-            if token_id is not None:
-                return token_id
+
+def check_directory(directory: Path) -> None:
+    """A directory holds a tokenizer.json. Raises DataError with the types that read what lies there instead."""
+    if not (directory / "tokenizer.json").is_file():
+        readable = [(directory / name, kind) for name, kind in OTHERS.items() if (directory / name).is_file()]
+        ways = "".join(f' {file} is read by tokenizer_type "{kind}".' for file, kind in readable)
+        raise DataError(f"the tokenizer {directory} holds no tokenizer.json: check vocab_file.{ways}")
+
+
+def read_engine(text: str, *, origin: str) -> Any:
+    """The `tokenizers.Tokenizer` in the text of a tokenizer.json. Raises DataError when it is none."""
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
         raise DataError(
-            f"the tokenizer {self._origin} has no token that ends a document: none of {', '.join(END_OF_DOCUMENT)} "
-            "is in its vocabulary. Add one of them to its added_tokens."
-        )
+            f"{origin} is not a tokenizer.json that tokenizers {tokenizers.__version__} can read ({error}): "
+            "give the tokenizer.json of a Hugging Face model, or one made by tools/datasets/train_tokenizer.py."
+        ) from None
+
+
+def end_of_sequence(file: Path) -> str | None:
+    """The `eos_token` that the companions of a tokenizer.json name; None without them, or for a file of another name.
+
+    A token is written as its text, or as an object that holds it. Raises DataError for a companion that is no JSON object.
+    """
+    if file.name != "tokenizer.json":
+        return None
+    for companion in map(file.with_name, COMPANIONS):
+        if companion.is_file():
+            token = read_json_object(companion, key="vocab_file", what="the directory of a tokenizer").get("eos_token")
+            text = token.get("content") if isinstance(token, dict) else token
+            if isinstance(text, str):
+                return text
+    return None

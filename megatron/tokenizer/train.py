@@ -55,7 +55,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, special_tokens: Sequence
     tokenizer.train_from_iterator(counted, trainer=trainer)
     if counted.characters == 0:
         raise DataError("there is no text to train a tokenizer on: the input has no documents, or only empty ones.")
-    return HFTokenizer(tokenizer.to_str(pretty=True), origin="the trained tokenizer")
+    return HFTokenizer(tokenizer.to_str(pretty=True), origin="trained here")
 
 
 class _Counted:

@@ -12,6 +12,7 @@ import pytest
 
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.tokenizer.hf import HFTokenizer
+from megatron.tokenizer.sentencepiece import SPMTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PREPROCESS = "tools/datasets/preprocess_data.py"
@@ -106,6 +107,29 @@ def test_preprocess_data_takes_the_options_of_existing_scripts(tmp_path: Path) -
         dataset = IndexedDataset(tmp_path / f"out/mine_{key}_document")
         texts = [tokenizer.detokenize(dataset[i].tolist()) for i in range(len(dataset))]
         assert texts == [text + "<|endoftext|>" for text in expected]
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_a_sentencepiece_model_is_trained_and_used(model_type: str, tmp_path: Path) -> None:
+    texts = ["the first line\n    and the second", "naïve 日本語", "another document " * 9]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    trained = run(
+        TRAIN_TOKENIZER,
+        *("--input", "a.jsonl", "--tokenizer-type", "SPMTokenizer", "--model-type", model_type),
+        *("--vocab-size", 320, "--output", "new/tokenizer.model"),
+        directory=tmp_path,
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.startswith("new/tokenizer.model: ")
+    tokenizer = ("--tokenizer-type", "SPMTokenizer", "--vocab-file", "new/tokenizer.model", "--append-eod")
+    outputs = []
+    for name, ending in (("a", ()), ("b", ("--eod-token", "<|padding|>"))):
+        result = run(PREPROCESS, "--input", "a.jsonl", "--output-prefix", name, *tokenizer, *ending, directory=tmp_path)
+        assert result.returncode == 0, result.stderr
+        outputs.append(IndexedDataset(tmp_path / f"{name}_text_document"))
+    model = SPMTokenizer((tmp_path / "new/tokenizer.model").read_bytes(), origin="new")
+    for dataset, ending in zip(outputs, ("<|endoftext|>", "<|padding|>"), strict=True):
+        assert [model.detokenize(dataset[i].tolist()) for i in range(3)] == [text + ending for text in texts]
 
 
 def test_a_bad_line_ends_preprocess_data_with_its_place_and_no_files(tmp_path: Path) -> None:

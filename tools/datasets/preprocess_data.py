@@ -30,7 +30,7 @@ def main() -> None:
     datasets = encode_jsonl(
         args.input,
         EncodeRecipe(
-            TokenizerSettings(args.tokenizer_type, args.vocab_file, args.merge_file),
+            TokenizerSettings(args.tokenizer_type, args.vocab_file, args.merge_file, args.eod_token),
             keys=tuple(dict.fromkeys(args.jsonl_keys)),
             append_eod=args.append_eod,
             fix_text=args.ftfy,
@@ -56,8 +56,11 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--num-docs", type=int, help="accepted for old scripts: progress is told from the bytes read")
     group = parser.add_argument_group("tokenizer")
     group.add_argument("--tokenizer-type", required=True, metavar="TYPE", help=f"one of {', '.join(TOKENIZERS)}")
-    group.add_argument("--vocab-file", help="its vocabulary")
+    group.add_argument("--vocab-file", help="its vocabulary: a file, a directory or a name, according to the type")
     group.add_argument("--merge-file", help="its merges, if the type has such a file")
+    group.add_argument(
+        "--eod-token", help="the token that ends a document, if its vocabulary has several or none of the usual"
+    )
     group.add_argument("--append-eod", action="store_true", help="end every document with the end-of-document token")
     group.add_argument("--ftfy", action="store_true", help="repair wrongly decoded text with ftfy first")
     group = parser.add_argument_group("output")

@@ -104,8 +104,11 @@ class _Preparation:
                 "special_tokens": list(SPECIAL_TOKENS),
                 "longest_token": LONGEST_TOKEN,
             }
+            if self.tokenizer.eod_token is not None:
+                how["eod_token"] = self.tokenizer.eod_token
         else:
-            how = {"type": self.tokenizer.tokenizer_type, "fingerprint": build_tokenizer(self.tokenizer).fingerprint()}
+            built = build_tokenizer(self.tokenizer)
+            how = {"type": built.name, "fingerprint": built.fingerprint(), "eod": built.eod}
         return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": how}
 
     def make(self, request: dict[str, Any]) -> Note:

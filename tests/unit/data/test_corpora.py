@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from megatron.data.indexed_dataset import IndexedDataset
 from megatron.errors import DataError, NeoXError
 from megatron.tokenizer.base import TokenizerSettings
 from megatron.tokenizer.build import build_tokenizer
+from megatron.tokenizer.train import train_bpe
 
 FILES = {
     "alpha.py": "def alpha():\n    return 1\n" * 30,
@@ -162,6 +164,19 @@ def test_preparation_is_repeated_when_anything_it_depends_on_has_changed(corpus:
     assert prepare(corpus, vocab_size=270).remade, "the note is damaged"
     assert not prepare(corpus, vocab_size=270).remade
     assert prepare_corpus(corpus, tokenizer=HF, vocab_size=270, force=True).remade
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["a given tokenizer", "one trained here"])
+def test_preparation_is_repeated_for_another_token_that_ends_documents(
+    corpus: Corpus, tmp_path: Path, given: bool
+) -> None:
+    train_bpe(["def f(x)"], vocab_size=260).save(tmp_path / "tokenizer.json")
+    tokenizer = TokenizerSettings("HFTokenizer", str(tmp_path / "tokenizer.json") if given else None)
+    prepare(corpus, tokenizer)
+    other = prepare(corpus, replace(tokenizer, eod_token="<|padding|>"))
+    assert other.remade
+    assert IndexedDataset(other.prefix)[0][-1] == 1
+    assert not prepare(corpus, replace(tokenizer, eod_token="<|padding|>")).remade
 
 
 def test_an_interrupted_preparation_is_never_taken_for_ready(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,17 +98,6 @@ def test_a_saved_tokenizer_loads_from_its_file_and_from_its_directory(bpe: HFTok
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["tokenizer.json"]
 
 
-@pytest.mark.parametrize("token", ["</s>", "<|end_of_text|>", "<eos>", "<|im_end|>"])
-def test_another_end_of_document_token_is_found(token: str, tmp_path: Path) -> None:
-    tokenizer = train_bpe(TEXTS, vocab_size=300, special_tokens=["<pad>", "<unk>", token])
-    assert tokenizer.eod == 2
-
-
-def test_a_tokenizer_without_an_end_of_document_token_is_refused() -> None:
-    with pytest.raises(DataError, match=r"no token that ends a document: none of <\|endoftext\|>, </s>"):
-        train_bpe(TEXTS, vocab_size=300, special_tokens=["<pad>"])
-
-
 def test_the_vocabulary_size_covers_ids_beyond_holes(bpe: HFTokenizer, tmp_path: Path) -> None:
     bpe.save(tmp_path / "tokenizer.json")
     content = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -124,6 +113,12 @@ def test_missing_and_malformed_files_are_data_errors_that_name_the_file(tmp_path
         build_tokenizer(TokenizerSettings("HFTokenizer"))
     with pytest.raises(DataError, match=r"absent\.json cannot be read"):
         build_tokenizer(TokenizerSettings("HFTokenizer", str(tmp_path / "absent.json")))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no tokenizer\.json: check vocab_file\.$"):
+        build_tokenizer(TokenizerSettings("HFTokenizer", str(tmp_path / "empty")))
+    (tmp_path / "empty" / "tokenizer.model").touch()
+    with pytest.raises(DataError, match=r'empty.tokenizer\.model is read by tokenizer_type "SPMTokenizer"'):
+        build_tokenizer(TokenizerSettings("HFTokenizer", str(tmp_path / "empty")))
     (tmp_path / "wrong.json").write_text('{"text": 1}')
     with pytest.raises(DataError, match=r"wrong\.json is not a tokenizer\.json"):
         build_tokenizer(TokenizerSettings("HFTokenizer", str(tmp_path / "wrong.json")))
@@ -133,7 +128,7 @@ def test_missing_and_malformed_files_are_data_errors_that_name_the_file(tmp_path
 
 
 def test_an_unknown_type_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(NeoXError, match='"HFTokeniser" does not exist: choose one of HFTokenizer'):
+    with pytest.raises(NeoXError, match='"HFTokeniser" does not exist: choose one of GPT2BPETokenizer, HFTokenizer, '):
         build_tokenizer(TokenizerSettings("HFTokeniser"))
 
 
