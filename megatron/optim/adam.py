@@ -10,30 +10,17 @@ from typing import Any
 
 import torch
 
-from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
 
 DEFAULT_BETAS = (0.9, 0.999)
 DEFAULT_EPS = 1e-8
-OPTIONS = ("lr", "betas", "eps", "weight_decay")
 
 
 def build_adam(args: NeoXArgs, param_groups: list[dict[str, Any]]) -> torch.optim.AdamW:
     """AdamW over `param_groups`, each of which brings its own `weight_decay`.
 
-    betas and eps come from `optimizer.params`; lr from `args.lr` (the engine sets it again before every step).
-    Raises ConfigError for an option that Adam does not have.
-    """
+    betas and eps come from `optimizer.params`; lr from `args.lr` (the engine sets it again before every step)."""
     options = dict(args.optimizer_params)
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise ConfigError(
-            [
-                f'"optimizer.params.{name}" is {options[name]!r}, but {args.optimizer_type} has no such option: '
-                f"choose from {', '.join(OPTIONS)}"
-                for name in unknown
-            ]
-        )
     beta1, beta2 = options.get("betas", DEFAULT_BETAS)
     return torch.optim.AdamW(
         param_groups,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
-from megatron.initialize import join_world, shutdown
+from megatron.initialize import World, join_world, shutdown
 from megatron.log import configure_logging
 from megatron.neox_arguments import NeoXArgs
 from megatron.training.batches import resolve_epochs
 from megatron.training.loop import Run, train
+from megatron.training.out_of_memory import explained_out_of_memory
 from megatron.training.setup import build_run
 from megatron.training.state import TrainState
 from megatron.training.summary import facts_of_result, facts_of_run
@@ -19,11 +20,18 @@ def pretrain(args: NeoXArgs) -> TrainState:
     started = time.perf_counter()
     world = join_world(args)
     configure_logging(world.groups.rank)
+    with explained_out_of_memory(args):
+        return _pretrain(args, world, started)
+
+
+def _pretrain(args: NeoXArgs, world: World, started: float) -> TrainState:
     run, state = build_run(resolve_epochs(args), world)
     try:
         state = _train_or_say_why_not(run, state, started)
-    finally:
-        run.reporter.close()
+    except BaseException:
+        run.reporter.close(failed=True)
+        raise
+    run.reporter.close()
     shutdown()
     return state
 

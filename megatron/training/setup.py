@@ -46,7 +46,7 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
 
     factory = BatchFactory(args, world, tokenizer, state, reads_data=engine.reads_data)
     datasets = factory.build_datasets()
-    reporter = build_reporter(args, rank=world.groups.rank)
+    reporter = build_reporter(args, rank=world.groups.rank, resumed=state.iteration > 0)
     evaluator = Evaluator(
         engine,
         reporter,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from megatron.monitor.devices import peak_flops_per_second
-from megatron.monitor.flops import hardware_flops_per_token, model_flops_per_token
+from megatron.monitor.devices import device_name
 from megatron.neox_arguments import NeoXArgs
+from megatron.planning.devices import recognise
+from megatron.planning.flops import hardware_flops_per_token, model_flops_per_token
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,11 @@ def build_speed(args: NeoXArgs, *, vocab_size: int, device: torch.device) -> Spe
         peak=None if peak is None else peak * args.global_num_gpus,
         device=device,
     )
+
+
+def peak_flops_per_second(device: torch.device, configured_tflops: float | None) -> float | None:
+    """`peak_theoretical_tflops` of the config, else the data sheet's value; None for a device that is not in the table."""
+    if configured_tflops is not None:
+        return configured_tflops * 1e12
+    known = recognise(device_name(device))
+    return None if known is None else known.peak_flops

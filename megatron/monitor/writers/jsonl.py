@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from megatron.monitor.writers.base import errors_name_the_key
+from megatron.monitor.writers.base import FIRST, Process, errors_name_the_key
 from megatron.neox_arguments.monitoring import MonitoringArgs
 
 
@@ -20,7 +20,7 @@ class JsonlWriter:
     Raises NeoXError when the file cannot be written.
     """
 
-    def __init__(self, args: MonitoringArgs) -> None:
+    def __init__(self, args: MonitoringArgs, process: Process = FIRST) -> None:
         self.path = Path(args.log_dir or "logs") / "metrics.jsonl"
         with errors_name_the_key("log_dir", args.log_dir):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class JsonlWriter:
         line = {"iteration": iteration, **{key: _finite(value) for key, value in record.items()}}
         self._file.write(json.dumps(line) + "\n")
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         self._file.close()
 
 

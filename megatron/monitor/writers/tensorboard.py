@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch.utils.tensorboard import SummaryWriter
 
-from megatron.monitor.writers.base import errors_name_the_key
+from megatron.monitor.writers.base import FIRST, Process, errors_name_the_key, scalars
 from megatron.neox_arguments.monitoring import MonitoringArgs
 
 
@@ -16,14 +16,13 @@ class TensorBoardWriter:
     Raises NeoXError when there can be no such directory.
     """
 
-    def __init__(self, args: MonitoringArgs) -> None:
+    def __init__(self, args: MonitoringArgs, process: Process = FIRST) -> None:
         with errors_name_the_key("tensorboard_dir", args.tensorboard_dir):
             self._writer = SummaryWriter(log_dir=args.tensorboard_dir)
 
     def write(self, iteration: int, record: Mapping[str, object]) -> None:
-        for key, value in record.items():
-            if isinstance(value, int | float):
-                self._writer.add_scalar(key if "/" in key else f"train/{key}", float(value), iteration)
+        for name, value in scalars(record).items():
+            self._writer.add_scalar(name, value, iteration)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         self._writer.close()

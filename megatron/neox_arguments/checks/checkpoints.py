@@ -18,12 +18,13 @@ def check_checkpoint_factor(args: Draft) -> None:
         return
     if args.checkpoint_scale == "log" and factor <= 1:
         raise Conflict(
-            ("checkpoint_factor", "checkpoint_scale"), "on a log scale the factor must be above 1, such as 2"
+            ("checkpoint_factor", "checkpoint_scale"),
+            "on a log scale the factor must be above 1; set it to 2, for example",
         )
     if args.checkpoint_scale == "linear" and factor != int(factor):
         raise Conflict(
             ("checkpoint_factor", "checkpoint_scale"),
-            f"on a linear scale this is a whole number of iterations, such as {max(round(factor), 1)}",
+            f"on a linear scale this is a whole number of iterations; set it to {max(int(factor), 1)} or {int(factor) + 1}",
         )
 
 

@@ -49,15 +49,21 @@ def check_weights_match_paths(args: Draft) -> None:
     for part in PARTS:
         key, paths = f"{part}_data_weights", getattr(args, f"{part}_data_paths")
         weights = getattr(args, key)
-        if weights is None:
+        if weights is None or not (weights or paths):
             continue
         if len(weights) != len(paths or ()):
             raise Conflict(
                 (key, f"{part}_data_paths"),
-                f"there are {len(weights)} weights for {len(paths or ())} datasets; give one each",
+                f"there {_count(len(weights), 'weight')} for {len(paths)} datasets; give one each"
+                if paths
+                else f"weights belong to lists of datasets; remove them, or give {part}_data_paths",
             )
         if min(weights) < 0 or sum(weights) <= 0:
-            raise Conflict((key,), "weights must be at least 0, and one of them more")
+            raise Conflict((key,), "weights must be at least 0, and one of them more; raise one")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"is 1 {noun}" if number == 1 else f"are {number} {noun}s"
 
 
 def check_companion_paths(args: Draft) -> None:
@@ -93,5 +99,5 @@ def check_split(args: Draft) -> None:
     if not 1 <= len(shares) <= 3 or min(shares) < 0 or sum(shares) <= 0:
         raise Conflict(
             ("split",),
-            'expected up to three numbers of at least 0, for train, validation and test, such as "969, 30, 1"',
+            'expected up to three numbers of at least 0, for train, validation and test; write them as in "969, 30, 1"',
         )

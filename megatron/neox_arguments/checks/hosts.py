@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 def check_hostfile_exists(args: Draft) -> None:
     """A hostfile that is named can be read."""
     if args.hostfile is not None and not Path(args.hostfile).is_file():
-        raise Conflict(
-            ("hostfile",), "this file does not exist; correct the path, or remove the key to use this machine only"
-        )
+        state = "this is a folder" if Path(args.hostfile).is_dir() else "this file does not exist"
+        raise Conflict(("hostfile",), f"{state}; correct the path, or remove the key to use this machine only")
 
 
 def check_include_or_exclude(args: Draft) -> None:

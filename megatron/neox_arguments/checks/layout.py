@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from megatron.neox_arguments.conflict import Conflict
-from megatron.neox_arguments.derive import nearest_multiples
+from megatron.neox_arguments.derive import nearest_divisors, nearest_multiples
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.draft import Draft
@@ -39,7 +40,10 @@ def check_zero_with_recurrent_mixers(args: Draft) -> None:
 def check_gmlp_with_partitioned_activations(args: Draft) -> None:
     """gMLP's gate needs the whole activation."""
     if args.partition_activations and {"gmlp", "amlp"} & set(args.attention_config):
-        raise Conflict(("attention_config", "partition_activations"), "gMLP and aMLP need partition_activations: false")
+        raise Conflict(
+            ("attention_config", "partition_activations"),
+            "gMLP and aMLP do not work with it; set partition_activations to false",
+        )
 
 
 def check_sparse_attention_heads(args: Draft) -> None:
@@ -66,7 +70,8 @@ def check_heads_divide_over_tensor_ranks(args: Draft) -> None:
         if getattr(args, key) % size:
             raise Conflict(
                 (key, "model_parallel_size"),
-                f"each of {size} tensor ranks needs whole heads; use {nearest_multiples(getattr(args, key), size)}",
+                f"each of {size} tensor ranks needs whole heads; use {nearest_multiples(getattr(args, key), size)}, "
+                f"or set model_parallel_size to {nearest_divisors(size, getattr(args, key))}",
             )
 
 
@@ -76,7 +81,7 @@ def check_mlp_divides_over_tensor_ranks(args: Draft) -> None:
         raise Conflict(
             ("intermediate_size", "mlp_multiple_of", "model_parallel_size"),
             f"the MLP width {args.mlp_width} does not divide over {args.model_parallel_size} tensor ranks; "
-            f"set mlp_multiple_of to a multiple of {args.model_parallel_size}",
+            f"set mlp_multiple_of to {math.lcm(args.mlp_multiple_of, args.model_parallel_size)}",
         )
 
 

@@ -1,26 +1,40 @@
-"""DeepSpeed's own sections: only keys that it knows, none that is also ours."""
+"""Sections: only keys and values that they have, and none in DeepSpeed's extra arguments that is also ours."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from megatron.components import OPTIMIZERS
 from megatron.errors import ConfigError
 from megatron.neox_arguments.conflict import Conflict
-from megatron.neox_arguments.sections import unknown_section_keys
+from megatron.neox_arguments.sections import CHECKED, unknown_section_keys, wrong_section_values
+from megatron.neox_arguments.types import read_numbers_within
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.draft import Draft
 
 
-def check_section_keys(args: Draft) -> None:
-    """DeepSpeed's sections hold only keys that it knows."""
+def check_sections(args: Draft) -> None:
+    """Sections hold only keys that they have, with values that these take. Comes before anything is derived from them."""
     problems = []
-    for section in ("fp16", "bf16", "zero_optimization", "data_types", "optimizer"):
-        if section in args.given and section not in args.broken:
-            unknown = unknown_section_keys(section, args.source.values[section])
-            problems += [args.describe((path,), reason) for path, reason in unknown]
+    for section in (*CHECKED, "optimizer", "optimizer.params"):
+        written, key = args.user_value(section), section.partition(".")[0]
+        if key not in args.given or key in args.broken or not isinstance(written, Mapping):
+            continue
+        if section != "optimizer.params" or _has_known_options(args):
+            problems += [args.describe_key(path, reason) for path, reason in unknown_section_keys(section, written)]
+        wrong = list(wrong_section_values(section, read_numbers_within(written)))
+        problems += [args.describe((path,), reason) for path, reason in wrong]
+        args.broken.update([key] if wrong else [])
     if problems:
         raise ConfigError(problems)
+
+
+def _has_known_options(args: Draft) -> bool:
+    """Whether the optimizer is one that is built; others have options that are not listed yet."""
+    name = args.user_value("optimizer.type") or args.user_value("optimizer_type") or "adam"
+    return str(name).lower() in OPTIMIZERS
 
 
 def check_extra_deepspeed_keys(args: Draft) -> None:

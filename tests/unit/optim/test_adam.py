@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from megatron.errors import ConfigError
 from megatron.mpu.groups import Group
 from megatron.mpu.shard import sharded_parameter
 from megatron.neox_arguments import NeoXArgs
@@ -68,8 +67,3 @@ def test_a_step_is_the_formula_with_decoupled_weight_decay(name: str) -> None:
         update = first / (1 - 0.8**step) / ((second / (1 - 0.9**step)).sqrt() + 1e-3)
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * update
     torch.testing.assert_close(matrix.detach(), expected)
-
-
-def test_an_option_adam_does_not_have_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r'"optimizer\.params\.momentum" is 0\.9, but adam has no such option'):
-        build_optimizer(args_of(momentum=0.9), [parameter(2, 2)])
