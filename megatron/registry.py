@@ -40,6 +40,10 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
+    def requirement(self, name: str) -> str | None:
+        """The file of `requirements/` that a component needs, if any. It is called after its package: `requirements-PACKAGE.txt`."""
+        return self._entries[name].requirement
+
     def load(self, name: str) -> Any:
         """The object called `name`.
 

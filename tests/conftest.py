@@ -16,6 +16,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` accepts what the program prints now as what it should print."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the expected texts of tests/golden")
+
+
 @pytest.fixture(scope="session")
 def oracle() -> Path:
     """Folder of values computed with the original GPT-NeoX; tests that need it are skipped where it is absent."""

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron.cli.command_line import CommandLine
 from megatron.components import COMMANDS, LAUNCHERS
-from megatron.errors import LaunchError
+from megatron.errors import ConfigError, LaunchError
 from megatron.launcher.base import DEFAULT_GRACE_SECONDS, Command, Host, Job, Launcher
 from megatron.launcher.fold import fold_layout
 from megatron.launcher.hosts import resolve_hosts
 from megatron.launcher.process import run_commands
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.describe import override_lines, summary
+from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.describe import describe_conflict, override_lines, summary
 from megatron.neox_arguments.load import apply_overrides, read_ymls, split_arguments
 from megatron.neox_arguments.runner import RunnerArgs
 from megatron.neox_arguments.transport import encode
@@ -64,8 +66,9 @@ def main(argv: Sequence[str]) -> int:
 
 def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
     """The command line; what is neither the script nor an option is a config file or a `key=value`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         "deepy.py",
+        example="deepy.py train.py configs/125M.yml configs/local_setup.yml",
         description="Run a script on every device that a config names.",
         epilog=f"Instead of a script: {', '.join(COMMANDS.names)}, which look at configs and start nothing (deepy.py COMMAND --help).",
     )
@@ -109,7 +112,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
     args = NeoXArgs.from_values(values, world_size=count_processes)
     job = build_job(args, script, hosts, grace_seconds=options.grace_seconds)
     launcher: Launcher = LAUNCHERS.load(args.launcher)(args)
-    launcher.check(job)
+    try:
+        launcher.check(job)
+    except Conflict as conflict:
+        raise ConfigError([describe_conflict(args, values, conflict)]) from None
     return Plan(args, values, job, tuple(launcher.commands(job)), (note,) if note else ())
 
 

@@ -24,8 +24,8 @@ class SequentialEngine(BaseEngine):
         total = torch.zeros((), dtype=torch.float32, device=self.device)
         for batch in batches:
             batch = self._on_device(batch)
-            logits = self.library_engine(batch.tokens, batch.position_ids)
-            loss = self.objective.loss_sum(logits, batch)
+            # The logits are named nowhere: so their memory is free as soon as the backward pass has used them.
+            loss = self.objective.loss_sum(self.library_engine(batch.tokens, batch.position_ids), batch)
             total += loss.detach()
             self.library_engine.backward(loss * factor)
             self.library_engine.step()

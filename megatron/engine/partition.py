@@ -1,17 +1,11 @@
-"""Which layers each pipeline stage runs: contiguous, balanced by the chosen weight of the layers.
-
-Methods of `pipe_partition_method`: `uniform` (every layer weighs the same), `parameters` (its number of parameters), and
-`type:REGEX` (1 for layers whose spec name matches, case-insensitively, 0 for the rest).
-"""
+"""Which layers each pipeline stage runs: the arithmetic of `megatron.planning.partition` on layer specs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 
-from megatron.errors import ConfigError
 from megatron.model.spec import LayerSpec
+from megatron.planning.partition import partition
 
 
 def partition_layers(
@@ -21,56 +15,5 @@ def partition_layers(
 
     Raises ConfigError for an unknown method, a pattern that matches nothing, or more stages than layers.
     """
-    if stages > len(specs):
-        raise ConfigError(
-            [
-                f'"pipe_parallel_size" is {stages}, but the model has only {len(specs)} layers to share out: use at most {len(specs)}'
-            ]
-        )
-    return balanced_bounds(_weights(specs, method, count_parameters), stages)
-
-
-def balanced_bounds(weights: Sequence[int], stages: int) -> list[int]:
-    """Contiguous, non-empty stages with the least heaviest stage, and among those the most even ones.
-
-    Layers of weight 0 between two stages go to the later one.
-    """
-    sums = [0, *accumulate(weights)]
-    limit = _cheapest(sums, stages, lambda so_far, load: max(so_far, load))[0]
-    unreachable = sums[-1] ** 2 * stages + 1
-
-    def even(so_far: int, load: int) -> int:
-        return so_far + (load * load if load <= limit else unreachable)
-
-    return _cheapest(sums, stages, even)[1]
-
-
-def _weights(specs: Sequence[LayerSpec], method: str, count_parameters: Callable[[LayerSpec], int]) -> list[int]:
-    kind, _, pattern = method.partition(":")
-    if kind == "uniform":
-        return [1] * len(specs)
-    if kind == "parameters":
-        return [count_parameters(spec) for spec in specs]
-    if kind != "type":
-        raise ConfigError([f'"pipe_partition_method" is "{method}": choose one of type:REGEX, uniform, parameters'])
-    weights = [int(bool(re.search(pattern, spec.name, re.IGNORECASE))) for spec in specs]
-    if not any(weights):
-        names = ", ".join(sorted({spec.name for spec in specs}))
-        raise ConfigError(
-            [f'"pipe_partition_method" is "{method}", which matches no layer: the layers are called {names}']
-        )
-    return weights
-
-
-def _cheapest(sums: Sequence[int], stages: int, cost: Callable[[int, int], int]) -> tuple[int, list[int]]:
-    """Dynamic programming over (stages used, layers used): the least cost and its bounds. `cost` is monotone in its arguments."""
-    layers = len(sums) - 1
-    best: dict[int, tuple[int, list[int]]] = {0: (0, [0])}
-    for stage in range(1, stages + 1):
-        longer: dict[int, tuple[int, list[int]]] = {}
-        for end in range(stage, layers - (stages - stage) + 1):
-            options = ((cost(best[begin][0], sums[end] - sums[begin]), begin) for begin in best if begin < end)
-            value, begin = min(options)
-            longer[end] = (value, [*best[begin][1], end])
-        best = longer
-    return best[layers]
+    names = [spec.name for spec in specs]
+    return list(partition(names, stages, method=method, count_parameters=lambda index: count_parameters(specs[index])))

@@ -6,10 +6,10 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
-from megatron.errors import LaunchError
 from megatron.launcher.base import Host
 from megatron.launcher.devices import count_devices
 from megatron.launcher.hostfile import exclude_hosts, include_hosts, read_hostfile
+from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.runner import RunnerArgs
 
 LOCAL_HOST = "localhost"
@@ -21,19 +21,22 @@ def resolve_hosts(
     """The hosts of a run, each with the slots used of it; the world size is the number of slots.
 
     environment: where DLTS_HOSTFILE may name the hostfile; devices: counts the accelerators of this machine.
-    Raises LaunchError when the keys name hosts or devices that do not exist.
+    Raises Conflict when the keys name hosts or devices that do not exist, ConfigError for mistakes in the hostfile.
     """
     variables = os.environ if environment is None else environment
     path = args.hostfile or variables.get("DLTS_HOSTFILE")
-    hosts = read_hostfile(path) if path else (_this_machine(args.num_gpus, devices()),)
+    named_by = "hostfile" if args.hostfile else "DLTS_HOSTFILE"
+    hosts = read_hostfile(path, named_by=named_by) if path else (_this_machine(args.num_gpus, devices()),)
     if args.include and args.exclude:
-        raise LaunchError(f'"include" ({args.include}) and "exclude" ({args.exclude}) are both given: keep one of them')
+        raise Conflict(("include", "exclude"), "only one of the two can be given; keep one of them")
+    if (args.include or args.exclude) and not path:
+        _check_names_this_machine(args)
     if args.include:
         hosts = include_hosts(hosts, args.include)
     elif args.exclude:
         hosts = exclude_hosts(hosts, args.exclude)
-    hosts = _first_nodes(hosts, args.num_nodes)
-    return _first_slots(hosts, args.num_gpus) if path else hosts
+    hosts = _first_nodes(hosts, args, path)
+    return _first_slots(hosts, args, path) if path else hosts
 
 
 def is_this_machine(host: Host) -> bool:
@@ -42,29 +45,46 @@ def is_this_machine(host: Host) -> bool:
     return host.name in {LOCAL_HOST, "127.0.0.1", own, own.split(".")[0]}
 
 
+def _check_names_this_machine(args: RunnerArgs) -> None:
+    """Without a hostfile there is one host, so a filter can only choose its devices."""
+    key = "include" if args.include else "exclude"
+    names = {part.partition(":")[0].strip() for part in (args.include or args.exclude or "").split("@")}
+    if names - {LOCAL_HOST}:
+        reason = f"without a hostfile there is only {LOCAL_HOST}; set hostfile, or remove the key"
+        raise Conflict((key,), reason)
+
+
 def _this_machine(num_gpus: int | None, devices: int) -> Host:
     if num_gpus is not None and devices and num_gpus > devices:
-        raise LaunchError(
-            f'"num_gpus" is {num_gpus}, but this machine shows {devices} accelerator{"s" if devices > 1 else ""}: lower it, or set '
-            'CUDA_VISIBLE_DEVICES="" to run that many processes on the CPU'
+        count = f"{devices} accelerator{'s' if devices > 1 else ''}"
+        raise Conflict(
+            ("num_gpus",),
+            f"this machine shows {count}; set it to {devices} or less, or run that many processes on the CPU with "
+            'CUDA_VISIBLE_DEVICES="" in the environment',
         )
     return Host(LOCAL_HOST, tuple(range(num_gpus or devices or 1)))
 
 
-def _first_nodes(hosts: Sequence[Host], num_nodes: int) -> tuple[Host, ...]:
-    if num_nodes > len(hosts):
-        raise LaunchError(
-            f'"num_nodes" is {num_nodes}, but there are {len(hosts)} hosts: list more in the hostfile, or lower it'
-        )
-    return tuple(hosts[:num_nodes] if num_nodes > 0 else hosts)
+def _first_nodes(hosts: Sequence[Host], args: RunnerArgs, path: str | None) -> tuple[Host, ...]:
+    if args.num_nodes <= len(hosts):
+        return tuple(hosts[: args.num_nodes] if args.num_nodes > 0 else hosts)
+    if path is None:
+        raise Conflict(("num_nodes",), "without a hostfile there is only this machine; set hostfile, or num_nodes to 1")
+    keys = [key for key in ("hostfile", "include", "exclude") if getattr(args, key)]
+    left = f"{len(hosts)} host{'s' if len(hosts) > 1 else ''}"
+    raise Conflict(
+        ("num_nodes", *keys),
+        f"there {'is' if len(hosts) == 1 else 'are'} {left}; lower num_nodes, or add hosts to {path}",
+    )
 
 
-def _first_slots(hosts: Sequence[Host], num_gpus: int | None) -> tuple[Host, ...]:
-    if num_gpus is None:
+def _first_slots(hosts: Sequence[Host], args: RunnerArgs, path: str) -> tuple[Host, ...]:
+    if args.num_gpus is None:
         return tuple(hosts)
     for host in hosts:
-        if num_gpus > len(host.slots):
-            raise LaunchError(
-                f'"num_gpus" is {num_gpus}, but host "{host.name}" has {len(host.slots)} slots: raise slots= in the hostfile, or lower it'
+        if args.num_gpus > len(host.slots):
+            raise Conflict(
+                ("num_gpus",),
+                f'host "{host.name}" has {len(host.slots)} slots; set it to {len(host.slots)} or less, or raise slots= in {path}',
             )
-    return tuple(Host(host.name, host.slots[:num_gpus]) for host in hosts)
+    return tuple(Host(host.name, host.slots[: args.num_gpus]) for host in hosts)

@@ -10,6 +10,7 @@ from megatron.errors import LaunchError, MissingRequirement
 from megatron.launcher.agent_options import REPOSITORY, agent_command
 from megatron.launcher.base import Command, Job
 from megatron.launcher.hosts import is_this_machine
+from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.runner import RunnerArgs
 
 
@@ -20,17 +21,17 @@ class LocalLauncher:
         self._args = args
 
     def check(self, job: Job) -> None:
-        """Raise LaunchError when the job wants another machine than this one, or the script is not there; MissingRequirement without torch."""
+        """Raise Conflict when the job wants another machine than this one, LaunchError when the script is not there, MissingRequirement without torch."""
         if len(job.hosts) != 1 or not is_this_machine(job.hosts[0]):
             names = ", ".join(host.name for host in job.hosts)
-            raise LaunchError(
-                f'the launcher "local" runs on this machine only, but the hosts are {names}: set "launcher" to one for several machines'
-            )
+            keys = [key for key in ("launcher", "hostfile", "include") if getattr(self._args, key)]
+            reason = f"this launcher starts processes on this machine only, but the hosts are {names}"
+            raise Conflict(keys, f"{reason}; set launcher to one for several machines")
         if not Path(job.script).is_file():
             raise LaunchError(f'the script "{job.script}" does not exist: give the path of one, e.g. train.py')
         if importlib.util.find_spec("torch") is None:
             raise MissingRequirement(
-                f"torch is not installed for {sys.executable}: pip install -r requirements/requirements-torch.txt"
+                f"torch is not installed for {sys.executable}: add it with pip install -r requirements/requirements-torch.txt"
             )
 
     def commands(self, job: Job) -> list[Command]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,18 +13,18 @@ class CheckpointArgs(Group):
     """Where checkpoints lie, when they are written and what is read back."""
 
     save: str | None = None
-    """Directory checkpoints are written to, one `global_step{N}` each. Without it nothing is saved."""
+    """Directory checkpoints are written to, one folder `global_step{N}` each. Default: nothing is saved."""
 
     load: str | None = None
-    """Directory of checkpoints to continue from. A missing checkpoint is an error (existing GPT-NeoX starts from random weights);
-    load_if_exists allows it."""
+    """Directory of checkpoints to continue from. A missing checkpoint is an error unless load_if_exists allows it; existing GPT-NeoX
+    then starts from random weights. Default: a new run."""
 
     load_if_exists: bool = False
     """Start from the beginning when `load` holds no checkpoint yet. Give save and load the same directory and set this, and the same
     command starts and continues a run."""
 
     iteration: Integer | None = Field(None, ge=0)
-    """Iteration of the checkpoint to load. Default: the latest."""
+    """Iteration of the checkpoint to load. Default: the latest checkpoint."""
 
     checkpoint_scale: Literal["linear", "log"] = "linear"
     """Save at multiples of checkpoint_factor (linear) or at 1, f, f^2, ... (log)."""
@@ -32,11 +32,11 @@ class CheckpointArgs(Group):
     checkpoint_factor: IntegerOrNumber | None = Field(None, gt=0)
     """Iterations between checkpoints (linear), or their ratio, above 1 (log). Default: only extra_save_iters and the last iteration."""
 
-    extra_save_iters: tuple[Integer, ...] | None = None
-    """Further iterations to save at; 0 is the untrained model."""
+    extra_save_iters: tuple[Annotated[Integer, Field(ge=0)], ...] | None = None
+    """Further iterations to save at; 0 is the untrained model. Default: none."""
 
     keep_last_n_checkpoints: Integer | None = Field(None, ge=1)
-    """Delete older checkpoints, keeping this many. Default: keep all."""
+    """Keep this many checkpoints and delete older ones. Default: all are kept."""
 
     no_save_optim: bool = False
     """Leave optimizer states out of checkpoints: a third of the size, but training cannot continue exactly."""

@@ -16,17 +16,18 @@ class DeepSpeedArgs(Group):
     """Train through DeepSpeed; there is no other engine."""
 
     fp16: Section | None = None
-    """fp16 training: {enabled, loss_scale (0 = dynamic), initial_scale_power, loss_scale_window, hysteresis, min_loss_scale}. `enabled`
-    is another way to write precision: fp16. The legacy `type: bfloat16` inside it means precision: bfloat16."""
+    """fp16 training. `enabled: true` is another way to write precision: fp16; the other keys describe the loss scale, as loss_scale,
+    loss_scale_window, hysteresis and min_scale do. Files that say `type: bfloat16` here mean precision: bfloat16. Default: enabled as
+    precision says."""
 
     bf16: Section | None = None
-    """bfloat16 training: {enabled, ...}. `enabled` is another way to write precision: bfloat16."""
+    """bfloat16 training. `enabled: true` is another way to write precision: bfloat16. Default: enabled as precision says."""
 
     loss_scale: Number | None = Field(None, ge=0)
-    """Fixed factor of the loss in fp16 training; 0 adjusts it while training. Another way to write fp16.loss_scale."""
+    """Fixed factor of the loss in fp16 training; 0 adjusts it while training. Default: fp16.loss_scale, else adjusted."""
 
     dynamic_loss_scale: bool = Field(DERIVED)
-    """Whether the loss scale adjusts itself. Derived: fp16 without a fixed loss_scale."""
+    """Whether the loss scale adjusts itself. Default: true in fp16 training without a fixed loss_scale."""
 
     loss_scale_window: Number = Field(1000.0, gt=0)
     """Iterations without overflow after which a dynamic loss scale doubles. Another way to write fp16.loss_scale_window."""
@@ -41,14 +42,15 @@ class DeepSpeedArgs(Group):
     """Mixed precision by NVIDIA's apex."""
 
     data_types: Section | None = None
-    """{grad_accum_dtype: fp32 | bf16 | fp16}: format in which gradients accumulate over micro-batches. Default fp32 (existing GPT-NeoX
-    takes the model's format)."""
+    """Number format in which gradients accumulate over micro-batches: {grad_accum_dtype: fp32 | bf16 | fp16}. Existing GPT-NeoX takes
+    the model's format. Default: fp32."""
 
     fp32_allreduce: bool = False
     """Reduce gradients over data-parallel ranks in fp32 whatever the precision: twice the traffic, no rounding in between."""
 
     communication_data_type: Literal["fp32", "fp16", "bf16"] | None = None
-    """Format in which gradients are reduced. Default: the precision's; fp32_allreduce sets it to fp32."""
+    """Format in which gradients are reduced; half precision halves the traffic and rounds. Default: the precision's, with
+    fp32_allreduce fp32."""
 
     prescale_gradients: bool = False
     """Divide gradients before reducing them instead of after, against overflow in fp16 with many ranks."""
@@ -75,25 +77,25 @@ class DeepSpeedArgs(Group):
     """Let DeepSpeed print its state after initialisation."""
 
     flops_profiler: Section | None = None
-    """DeepSpeed's FLOPs profiler: {enabled, profile_step, module_depth, top_modules, detailed, output_file}."""
+    """DeepSpeed's report of operations and times by module, of one iteration."""
 
     comms_logger: Section | None = None
-    """DeepSpeed's log of collective operations: {enabled, verbose, prof_all, debug}."""
+    """DeepSpeed's record of the sizes and times of its collective operations."""
 
     tensorboard: Section | None = None
-    """DeepSpeed's own TensorBoard output: {enabled, output_path, job_name}. Ours is tensorboard_dir."""
+    """A copy of DeepSpeed's own few metrics for TensorBoard. All metrics go to tensorboard_dir."""
 
     csv_monitor: Section | None = None
-    """DeepSpeed's own CSV output: {enabled, output_path, job_name}."""
+    """A copy of DeepSpeed's own few metrics as CSV files. All metrics are in metrics.jsonl in log_dir."""
 
     wandb: Section | None = None
-    """DeepSpeed's own Weights & Biases output. Ours is use_wandb."""
+    """A copy of DeepSpeed's own few metrics at Weights & Biases. use_wandb is for all metrics."""
 
     curriculum_learning: Section | None = None
-    """Train on short sequences first and lengthen them: {enabled, curriculum_type, min_difficulty, max_difficulty, ...}."""
+    """Train on short sequences first and lengthen them, which is cheaper and steadier at the start."""
 
     curriculum_seqlen: Integer = Field(0, ge=0)
-    """Current sequence length of the curriculum; a value of running programs."""
+    """Present sequence length of the curriculum. Set while running."""
 
     data_efficiency: Section | None = None
     """DeepSpeed's data sampling and routing."""

@@ -42,11 +42,14 @@ def derive_data_parallel_size(world_size: int, *, pipe_parallel_size: int, model
     """Copies of the model: processes divided by those that one copy needs. Must be whole."""
     copy = max(pipe_parallel_size, 1) * model_parallel_size
     if world_size % copy:
-        nearest = max(world_size // copy, 1) * copy
+        sizes = {"pipe_parallel_size": pipe_parallel_size, "model_parallel_size": model_parallel_size}
+        keys = [key for key, size in sizes.items() if size > 1]
+        fix = f"use {nearest_multiples(world_size, copy)} processes"
+        fix += f", or set {keys[0]} to {nearest_divisors(copy, world_size)}" if len(keys) == 1 else ", or smaller sizes"
         raise Conflict(
-            ("global_num_gpus", "pipe_parallel_size", "model_parallel_size"),
-            f"{world_size} {_plural(world_size, 'process does', 'processes do')} not divide into copies of the model of {copy} "
-            f"(pipeline stages x tensor ranks); use a multiple of {copy} processes, such as {nearest}, or smaller parallel sizes",
+            ("global_num_gpus", *keys),
+            f"{world_size} {_plural(world_size, 'process does', 'processes do')} not divide into copies of the model, which take "
+            f"{copy} each (pipeline stages x tensor ranks); {fix}",
         )
     return world_size // copy
 
@@ -80,7 +83,7 @@ def derive_batch_sizes(
 def _whole_share(train: int, divisor: int, key: str, meaning: str) -> int:
     if train % divisor:
         raise Conflict(
-            (key,), f"not a multiple of {divisor} ({meaning}); the nearest is {nearest_multiples(train, divisor)}"
+            (key,), f"not a multiple of {divisor} ({meaning}); set it to {nearest_multiples(train, divisor)}"
         )
     return train // divisor
 
@@ -93,9 +96,9 @@ def derive_precision(
     if precision is not None:
         wanted["precision"] = precision
     if fp16 and fp16.get("enabled"):
-        wanted["fp16"] = "bfloat16" if fp16.get("type") == "bfloat16" else "fp16"
+        wanted["fp16.enabled"] = "bfloat16" if fp16.get("type") == "bfloat16" else "fp16"
     if bf16 and bf16.get("enabled"):
-        wanted["bf16"] = "bfloat16"
+        wanted["bf16.enabled"] = "bfloat16"
     if len(set(wanted.values())) > 1:
         raise Conflict(tuple(wanted), "these ask for different formats; keep one of them")
     for section, given, value in (("fp16", fp16, "fp16"), ("bf16", bf16, "bfloat16")):
@@ -109,8 +112,8 @@ def derive_attention_types(config: Sequence[Any] | None, *, num_layers: int) -> 
     if config is None:
         return ("global",) * num_layers
     types: list[str] = []
-    for entry in config:
-        types.extend(_expand_attention_entry(entry, remaining=num_layers - len(types)))
+    for position, entry in enumerate(config):
+        types.extend(_expand_attention_entry(entry, position, remaining=num_layers - len(types)))
     if len(types) != num_layers:
         raise Conflict(
             ("attention_config", "num_layers"),
@@ -120,7 +123,7 @@ def derive_attention_types(config: Sequence[Any] | None, *, num_layers: int) -> 
     return tuple(types)
 
 
-def _expand_attention_entry(entry: Any, *, remaining: int) -> list[str]:
+def _expand_attention_entry(entry: Any, position: int, *, remaining: int) -> list[str]:
     if isinstance(entry, str):
         return [entry]
     match entry:
@@ -128,8 +131,8 @@ def _expand_attention_entry(entry: Any, *, remaining: int) -> list[str]:
             if repeat == "all":
                 return [pattern[position % len(pattern)] for position in range(max(remaining, 0))]
             if isinstance(repeat, int) and not isinstance(repeat, bool) and repeat >= 0:
-                return pattern * repeat
-    raise Conflict(("attention_config",), f'each entry is [[types...], repeat] with a number or "all", not {entry}')
+                return pattern * min(repeat, MAX_LAYERS)
+    raise Conflict((f"attention_config.{position}",), 'write each entry as [[types...], repeat] with a number or "all"')
 
 
 def derive_padded_vocab_size(vocab_size: int, *, divisible_by: int, model_parallel_size: int) -> int:
@@ -143,6 +146,11 @@ def padded_vocab_size(args: NeoXArgs, vocab_size: int) -> int:
     return derive_padded_vocab_size(
         vocab_size, divisible_by=args.make_vocab_size_divisible_by, model_parallel_size=args.model_parallel_size
     )
+
+
+def derive_head_dim(hidden_size: int, *, num_attention_heads: int) -> int:
+    """Channels of a head where the heads share out the width; a check sees to it that nothing is left over."""
+    return max(hidden_size // num_attention_heads, 1)
 
 
 def derive_mlp_width(
@@ -184,7 +192,7 @@ def derive_launcher(launcher: str | None, *, slurm: bool, mpi: bool, hosts: int)
     if by_switch and launcher and launcher != by_switch:
         raise Conflict(
             ("launcher", "deepspeed_slurm" if slurm else "deepspeed_mpi"),
-            f'means launcher "{by_switch}"; keep one of the two',
+            f'the older switch means launcher "{by_switch}"; keep one of the two',
         )
     return launcher or by_switch or ("pdsh" if hosts > 1 else "local")
 
@@ -210,6 +218,21 @@ def nearest_multiples(value: int, of: int) -> str:
     """`"768 or 832"`: the positive multiples of `of` on both sides of `value`."""
     below = value // of * of
     return f"{below} or {below + of}" if below else str(of)
+
+
+MAX_LAYERS = 100_000
+"""More than any model has."""
+
+NEAR = 100_000
+"""How far a divisor is looked for: a number with a zero too many must not keep anyone waiting."""
+
+
+def nearest_divisors(value: int, of: int) -> str:
+    """`"3 or 6"`: the divisors of `of` on both sides of `value`."""
+    start = min(value, of)
+    below = next((divisor for divisor in range(start, max(start - NEAR, 0), -1) if of % divisor == 0), 1)
+    above = next((divisor for divisor in range(value + 1, min(value + NEAR, of) + 1) if of % divisor == 0), of)
+    return f"{below} or {above}" if below < above else str(below)
 
 
 def _plural(count: int, one: str, many: str) -> str:

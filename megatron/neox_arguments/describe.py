@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.draft import Draft
+from megatron.neox_arguments.legacy import modernise
 from megatron.neox_arguments.resolve import resolve
 from megatron.neox_arguments.types import read_numbers_within
 from megatron.neox_arguments.values import ConfigValues, quote
 
 
-def summary(args: NeoXArgs, values: ConfigValues) -> list[str]:
+def summary(args: NeoXArgs, values: ConfigValues, *, planning: bool = False) -> list[str]:
     """Lines about `args`, which were made from `values`: non-default values with origins, overrides, derived values with their rules,
     remarks, and the layout. Sections without content are left out."""
-    resolution = resolve(NeoXArgs, values, world_size=args.global_num_gpus)
+    resolution = resolve(NeoXArgs, values, world_size=args.global_num_gpus, planning=planning)
     lines = [
-        *_section("Values that differ from the defaults", _table(_chosen(values))),
+        *chosen_lines(values),
         *_section("Overridden", override_lines(values)),
         *_section("Derived", _table(_derived(args, resolution.rules))),
         *_section("Remarks", resolution.notes),
@@ -25,9 +28,14 @@ def summary(args: NeoXArgs, values: ConfigValues) -> list[str]:
     return lines[:-1]
 
 
+def chosen_lines(values: ConfigValues) -> list[str]:
+    """The values that differ from the defaults, with their places."""
+    return _section("Values that differ from the defaults", _table(_chosen(modernise(values)[0])))
+
+
 def override_lines(values: ConfigValues) -> list[str]:
     """One line for each value that a later file or the command line changed: old value and place -> new value and place."""
-    return [str(override) for override in values.overrides if override.old != override.new]
+    return [str(override) for override in modernise(values)[0].overrides if override.old != override.new]
 
 
 def layout_lines(args: NeoXArgs) -> list[str]:
@@ -41,6 +49,12 @@ def layout_lines(args: NeoXArgs) -> list[str]:
         f"{_count(args.train_batch_size, 'sample')} a step = {samples}; {tokens:,} tokens",
         f"{args.precision}, ZeRO stage {args.zero_stage}, launcher {args.launcher}",
     ]
+
+
+def describe_conflict(args: NeoXArgs, values: ConfigValues, conflict: Conflict) -> str:
+    """A problem that shows only once arguments are finished, such as hosts that do not suit the launcher."""
+    draft = Draft(NeoXArgs, args.to_dict(), given=frozenset(values.values), broken=set(), source=values)
+    return draft.describe(conflict.keys, conflict.reason)
 
 
 def _chosen(values: ConfigValues) -> list[tuple[str, Any, str]]:
@@ -57,7 +71,6 @@ def _derived(args: NeoXArgs, rules: dict[str, str]) -> list[tuple[str, Any, str]
     keys = [(key, _shorten(getattr(args, key)), rule) for key, rule in rules.items()]
     width = "half of two thirds of the intermediate size" if args.gated_activation else "the intermediate size"
     properties: list[tuple[str, Any, str]] = [
-        ("head_dim", args.head_dim, "hidden_size / num_attention_heads"),
         ("mlp_width", args.mlp_width, f"{width}, rounded up to a multiple of {args.mlp_multiple_of}"),
         ("data_parallel_size", args.data_parallel_size, "processes / (pipeline stages x tensor ranks)"),
     ]

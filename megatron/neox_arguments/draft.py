@@ -16,13 +16,16 @@ from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.excerpt import excerpt
 from megatron.neox_arguments.values import ConfigValues, quote
 
-WRITTEN_AS = {
-    "zero_stage": "zero_optimization.stage",
-    "lr": "optimizer.params.lr",
-    "optimizer_type": "optimizer.type",
-    "train_micro_batch_size_per_gpu": "batch_size",
-    "fp16": "fp16.enabled",
-    "bf16": "bf16.enabled",
+WRITTEN_AS: dict[str, tuple[str, ...]] = {
+    "zero_stage": ("zero_optimization.stage",),
+    "lr": ("optimizer.params.lr",),
+    "optimizer_type": ("optimizer.type",),
+    "train_micro_batch_size_per_gpu": ("batch_size",),
+    "fp16": ("fp16.enabled",),
+    "bf16": ("bf16.enabled",),
+    "launcher": ("deepspeed_slurm", "deepspeed_mpi", "hostfile"),
+    "precision": ("fp16.enabled", "bf16.enabled"),
+    "global_num_gpus": ("world_size", "num_gpus", "hostfile"),
 }
 """Keys whose value is usually written elsewhere, so that messages point there."""
 
@@ -98,10 +101,18 @@ class Draft:
         places = [self.source.value_origin(key) for key in map(self.written_as, keys) if self._is_given(key)]
         return f"{', '.join(map(self.locate, keys))}: {reason}{excerpt(self.source.files, places)}"
 
+    def describe_key(self, key: str, reason: str) -> str:
+        """A problem with a key itself, whatever its value. reason: goes on behind the place, as in " is not a known key"."""
+        origin = self.source.origin(key)
+        place = "" if origin is None else f" ({origin})"
+        return f'"{key}"{place}{reason}{excerpt(self.source.files, [origin])}'
+
     def written_as(self, key: str) -> str:
         """The name under which the user gave `key`, which may be another one."""
-        alias = WRITTEN_AS.get(key)
-        return alias if alias and key not in self.given and self._user_value(alias) is not None else key
+        if key in self.given:
+            return key
+        elsewhere = (name for name in WRITTEN_AS.get(key, ()) if self.user_value(name) is not None)
+        return next((name for name in elsewhere if self.user_value(name) is not False), key)
 
     def locate(self, key: str) -> str:
         """`"norm" is "x" (file:line:column)`, saying so when the value is a default or derived."""
@@ -109,17 +120,15 @@ class Draft:
         if self._is_given(key):
             origin = self.source.value_origin(key)
             place = "" if origin is None else f" ({origin})"
-            return f'"{key}" is {quote(self._user_value(key))}{place}'
+            return f'"{key}" is {quote(self.user_value(key))}{place}'
         value = self.values.get(key)
         if value is None:
             return f'"{key}" is not given'
         return f'"{key}" is {quote(value)} ({"derived" if key in self.rules else "the default"})'
 
     def _is_given(self, key: str) -> bool:
-        return key.partition(".")[0] in self.given
+        return key in self.source.values or self.user_value(key) is not None
 
-    def _user_value(self, key: str) -> Any:
-        value: Any = self.source.values
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        return value
+    def user_value(self, key: str) -> Any:
+        """What was written for `key` ("norm", "optimizer.params.lr"), before its type was read; None when nothing was."""
+        return self.source.value(key)

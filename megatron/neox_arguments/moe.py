@@ -16,7 +16,7 @@ class MoEArgs(Group):
     """MLPs a mixture layer chooses from. 1 is an ordinary dense model."""
 
     moe_expert_interval: Integer = Field(1, ge=1)
-    """Every how many layers an MLP is a mixture: 1 = all of them, 2 = every other."""
+    """Distance between layers whose MLP is a mixture: 1 for every layer, 2 for every other one."""
 
     moe_top_k: Integer = Field(1, ge=1)
     """Experts each token is sent to; compute grows with it, parameters do not."""
@@ -29,4 +29,5 @@ class MoEArgs(Group):
     """Compute the load-balancing loss in fp32 whatever the precision of the model."""
 
     moe_jitter_eps: Number | None = Field(None, ge=0)
-    """Multiply the router's input by uniform noise in [1 - eps, 1 + eps] while training, against early collapse onto few experts."""
+    """Multiply the router's input by uniform noise in [1 - eps, 1 + eps] while training, against early collapse onto few experts.
+    Default: no noise."""

@@ -16,13 +16,13 @@ class MonitoringArgs(Group):
     """Iterations between two lines on the console; metrics.jsonl has every iteration."""
 
     log_dir: str = "logs"
-    """Directory of metrics.jsonl and other logs. (Existing GPT-NeoX writes no files when this is absent.)"""
+    """Directory of metrics.jsonl and other logs. Existing GPT-NeoX writes no files when this is absent."""
 
     tensorboard_dir: str | None = None
     """Directory of TensorBoard event files. Default: none are written."""
 
     tensorboard_writer: Any = None
-    """The TensorBoard writer; a value of running programs only."""
+    """The TensorBoard writer. Set while running."""
 
     log_grad_norm: bool = False
     """Log the norm of the gradient of each parameter. The global norm is always logged."""
@@ -49,49 +49,51 @@ class MonitoringArgs(Group):
     """Peak of one device in TFLOP/s, the denominator of utilisation. Default: looked up by device name."""
 
     use_wandb: bool | None = None
-    """Write metrics to Weights & Biases. Default: no."""
+    """Write metrics to Weights & Biases. Without a login or a connection they are recorded in log_dir, for `wandb sync`. A run that
+    continues from its own checkpoints continues its W&B run. Default: no."""
 
     wandb_group: str | None = None
-    """W&B group the runs are filed under, e.g. all restarts of one run."""
+    """With use_wandb: group the runs are filed under, e.g. all restarts of one run."""
 
     wandb_run_name: str | None = None
-    """Name of the W&B run. Default: one that W&B invents."""
+    """With use_wandb: name of the run. Default: one that W&B invents."""
 
     wandb_team: str | None = None
-    """W&B team (entity) the runs belong to."""
+    """With use_wandb: team (entity) the runs belong to."""
 
     wandb_project: str = "neox"
-    """W&B project the runs belong to."""
+    """With use_wandb: project the runs belong to."""
 
     wandb_host: str = "https://api.wandb.ai"
-    """Address of the W&B server."""
+    """With use_wandb: address of the server."""
 
     wandb_init_all_ranks: bool = False
-    """One W&B run per process instead of one in all."""
+    """With use_wandb: one run per process instead of one in all. Give wandb_group as well, to find them together."""
 
     use_comet: bool | None = None
-    """Write metrics to Comet. Default: no."""
+    """Write metrics to Comet. Without an API key or a connection they are recorded in log_dir, for `comet upload`. A run that
+    continues from its own checkpoints continues its experiment. Default: no."""
 
     comet_workspace: str | None = None
-    """Comet workspace of the experiment."""
+    """With use_comet: workspace of the experiment."""
 
     comet_project: str | None = None
-    """Comet project of the experiment."""
+    """With use_comet: project of the experiment."""
 
     comet_experiment_name: str | None = None
-    """Name of the Comet experiment."""
+    """With use_comet: name of the experiment."""
 
     comet_tags: Texts | None = None
-    """Tags of the Comet experiment."""
+    """With use_comet: tags of the experiment."""
 
     comet_others: Section | None = None
-    """Further key/value pairs shown with the Comet experiment."""
+    """With use_comet: further key/value pairs shown with the experiment."""
 
     comet_experiment: Any = None
-    """The Comet experiment; a value of running programs only."""
+    """The Comet experiment. Set while running."""
 
     git_hash: str | None = None
-    """Commit of the code, written into saved configs so that a run can be traced. Default: that of the checkout."""
+    """Commit of the code, written into saved configs so that a run can be traced. Default: the commit of the checkout."""
 
     memory_profiling: bool = False
     """Record GPU allocations with their stacks."""
@@ -106,4 +108,4 @@ class MonitoringArgs(Group):
     """First iteration of the profile."""
 
     profile_step_stop: Integer = Field(12, ge=0)
-    """Iteration after the last of the profile."""
+    """First iteration that is not in the profile any more."""

@@ -21,17 +21,19 @@ class ParallelismArgs(Group):
 
     pipe_partition_method: str = "type:transformer|mlp"
     """How layers are given to pipeline stages: `type:REGEX` balances the number of layers whose name matches, `parameters` balances
-    the number of parameters, `uniform` the number of layers of any kind."""
+    the number of parameters, `uniform` the number of layers of any kind. Change it when the slowest or fullest stage holds the others
+    up."""
 
     world_size: Integer = Field(DERIVED, ge=1)
-    """Number of processes. Derived; the same number as global_num_gpus, accepted because saved configs hold it."""
+    """Number of processes; saved configs hold it. Default: global_num_gpus."""
 
     is_pipe_parallel: bool = False
-    """Whether the pipeline engine runs (pipe_parallel_size >= 1). Derived."""
+    """Whether the pipeline engine runs. Whatever is written, it follows from pipe_parallel_size; saved configs hold it."""
 
     sequence_parallel: bool = False
     """Split activations between tensor-parallel regions along the sequence over the tensor ranks: the same numbers, with activation
-    memory of norms and dropouts divided by model_parallel_size. Needs seq_length divisible by model_parallel_size."""
+    memory of norms and dropouts divided by model_parallel_size. Worth switching on with any model_parallel_size above 1. Needs
+    seq_length divisible by model_parallel_size."""
 
     @property
     def pipeline_stages(self) -> int:

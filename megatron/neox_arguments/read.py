@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from megatron.neox_arguments.draft import Draft
 from megatron.neox_arguments.excerpt import excerpt
+from megatron.neox_arguments.expected import choice, expectation
+from megatron.neox_arguments.other_names import OTHER_NAMES
+from megatron.neox_arguments.sections import SECTIONS
 from megatron.neox_arguments.types import Group
-from megatron.neox_arguments.values import ConfigValues, quote
+from megatron.neox_arguments.values import ConfigValues, KeyPath, quote
 from megatron.registry import did_you_mean
-
-_EXPECTED = {
-    "bool_parsing": "expected true or false",
-    "bool_type": "expected true or false",
-    "dict_type": "expected keys and values, as in {key: value}",
-    "finite_number": "expected a finite number",
-    "float_parsing": "expected a number",
-    "float_type": "expected a number",
-    "int_from_float": "expected a whole number",
-    "int_parsing": "expected a whole number",
-    "int_type": "expected a whole number",
-    "string_type": "expected text",
-    "tuple_type": "expected a list, as in [a, b]",
-}
 
 
 def read_draft(arguments: type[Group], source: ConfigValues) -> Draft:
@@ -42,9 +31,9 @@ def read_draft(arguments: type[Group], source: ConfigValues) -> Draft:
     try:
         model = arguments.model_validate(written)
     except ValidationError as error:
-        by_key = _group_by_key(error)
-        problems += [_type_problem(arguments, source, key, errors) for key, errors in by_key.items()]
-        broken = set(by_key)
+        by_path = _group_by_path(error)
+        problems += [_type_problem(arguments, source, path, details) for path, details in by_path.items()]
+        broken = {str(path[0]) for path in by_path}
         model = arguments.model_validate({key: value for key, value in written.items() if key not in broken})
     values = {key: getattr(model, key) for key in arguments.model_fields}
     draft = Draft(arguments, values, given=frozenset(written), broken=broken, source=source)
@@ -58,47 +47,47 @@ def _unknown_keys(arguments: type[Group], source: ConfigValues) -> Iterator[str]
             continue
         origin = source.origin(key)
         place = "" if origin is None else f" ({origin})"
-        hint = (
-            did_you_mean(key, list(arguments.model_fields)) or "; remove it, or look it up in configs/neox_arguments.md"
-        )
-        yield f'"{key}"{place} is not a known key{hint}{excerpt(source.files, [origin])}'
+        yield f'"{key}"{place} is not a known key{_hint(key, arguments)}{excerpt(source.files, [origin])}'
 
 
-def _group_by_key(error: ValidationError) -> dict[str, list[ErrorDetails]]:
-    by_key: dict[str, list[ErrorDetails]] = {}
+def _hint(key: str, arguments: type[Group]) -> str:
+    """What an unknown key was meant to be: one with a similar name, else one that belongs into a section."""
+    known = list(arguments.model_fields)
+    if key.lower() in OTHER_NAMES:
+        return f' (did you mean "{OTHER_NAMES[key.lower()]}"?)'
+    similar = did_you_mean(key, known) or did_you_mean(key.lower(), known)
+    if similar:
+        return similar
+    section = next((section for section in SECTIONS if key in SECTIONS[section].model_fields), None)
+    if section is not None:
+        return f"; write it in its section, as {section}.{key}"
+    return "; remove it, or look it up in configs/neox_arguments.md"
+
+
+def _group_by_path(error: ValidationError) -> dict[KeyPath, ErrorDetails]:
+    """One error for each wrong value; for a union of types pydantic reports each member, of which the last is the most general."""
+    by_path: dict[KeyPath, ErrorDetails] = {}
     for details in error.errors():
-        by_key.setdefault(str(details["loc"][0]), []).append(details)
-    return by_key
+        key, *inner = details["loc"]
+        by_path[(key, *(part for part in inner if isinstance(part, int)))] = details
+    return by_path
 
 
-def _type_problem(arguments: type[Group], source: ConfigValues, key: str, errors: list[ErrorDetails]) -> str:
-    """One sentence for one key; for a union of types pydantic reports each member, of which the last is the most general."""
-    details = errors[-1]
-    positions = [part for part in details["loc"][1:] if isinstance(part, int)]
-    name = ".".join([key, *map(str, positions)])
-    value: Any = source.values[key]
+def _type_problem(arguments: type[Group], source: ConfigValues, path: KeyPath, details: ErrorDetails) -> str:
+    key, *positions = path
+    value: Any = source.values[str(key)]
     for position in positions:
         value = value[position]
-    origin = source.value_origin((key, *positions))
+    origin = source.value_origin(path)
     place = "" if origin is None else f" ({origin})"
-    expected = _expectation(details)
+    expected = expectation(details, str(key))
     if details["type"] == "literal_error":
-        options = [str(option) for option in get_args(arguments.model_fields[key].annotation) if option is not None]
-        hint = did_you_mean(value, options) if isinstance(value, str) else ""
-        expected = f"choose one of {', '.join(options)}{hint}"
-    return f'"{name}" is {quote(value)}{place}: {expected}{excerpt(source.files, [origin])}'
+        expected = choice(value, literals(arguments.model_fields[str(key)].annotation))
+    return f'"{".".join(map(str, path))}" is {quote(value)}{place}: {expected}{excerpt(source.files, [origin])}'
 
 
-def _expectation(details: ErrorDetails) -> str:
-    context: Mapping[str, Any] = details.get("ctx", {})
-    match details["type"]:
-        case "greater_than":
-            return f"must be greater than {context['gt']}"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}"
-        case "less_than":
-            return f"must be less than {context['lt']}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}"
-        case kind:
-            return _EXPECTED.get(kind, details["msg"])
+def literals(annotation: Any) -> list[str]:
+    """The names in a Literal, which may be one member of a union."""
+    if get_origin(annotation) is Literal:
+        return [str(name) for name in get_args(annotation)]
+    return [name for member in get_args(annotation) for name in literals(member)]

@@ -15,8 +15,8 @@ class RunnerArgs(Group):
     """Hosts, devices, the launcher and what it passes to every process."""
 
     hostfile: str | None = None
-    """File with one `HOST slots=N` line a machine (DeepSpeed's format). Without it (and without DLTS_HOSTFILE in the environment) only
-    this machine is used."""
+    """File with one `HOST slots=N` line a machine (DeepSpeed's format). Default: the file that DLTS_HOSTFILE in the environment
+    names, else this machine only."""
 
     include: str | None = None
     """Hosts and devices of the hostfile to use, e.g. `worker-1@worker-2:0,2` (all of worker-1, devices 0 and 2 of worker-2)."""
@@ -27,7 +27,7 @@ class RunnerArgs(Group):
     num_nodes: Integer = Field(-1, ge=-1)
     """Use only the first N hosts of the hostfile; -1 uses all."""
 
-    num_gpus: Integer | None = Field(None, ge=1)
+    num_gpus: Integer | None = Field(None, ge=1, le=4096)
     """Processes per machine. Default: one per device found; on a machine without a GPU, 1 CPU process."""
 
     master_port: Integer = Field(29500, ge=1, le=65535)
@@ -37,8 +37,8 @@ class RunnerArgs(Group):
     """Address of the machine of the first process. Default: the first host of the hostfile, or this machine."""
 
     launcher: Annotated[str, ComponentName(LAUNCHERS, PLANNED["launcher"])] = Field(DERIVED)
-    """Program that starts the processes. Default: `local`, or `pdsh` when the hostfile names more than one host (existing configs
-    always default to pdsh, which fails on a laptop without ssh)."""
+    """Program that starts the processes. Existing GPT-NeoX always takes pdsh by default, which fails on a laptop without ssh.
+    Default: local, or pdsh when the hostfile names more than one host."""
 
     force_multi: bool = False
     """Go through the multi-machine launcher even when only one host is used."""
@@ -66,11 +66,11 @@ class RunnerArgs(Group):
     runs on both."""
 
     global_num_gpus: Integer = Field(DERIVED, ge=1)
-    """Number of processes on all machines together. Derived from hostfile, include/exclude, num_nodes and num_gpus; written explicitly
-    it must agree with them."""
+    """Number of processes on all machines together. When it is written, it must agree with hostfile, include, exclude, num_nodes and
+    num_gpus. Default: counted from hosts and devices."""
 
     user_script: str | None = None
-    """The script being run (train.py, generate.py, ...); set by deepy.py. Keys that only training needs are asked for only there."""
+    """The script being run (train.py, generate.py, ...); keys that only training needs are asked for only there. Set while running."""
 
     local_rank: Integer | None = None
     """Number of the process on its machine. Set while running; the environment variable LOCAL_RANK is what counts."""
@@ -86,7 +86,7 @@ class RunnerArgs(Group):
     always refuses, which makes e.g. 20B.yml + local_setup.yml impossible."""
 
     config_files: Section | None = None
-    """Names and contents of the merged files, written into saved configs. Ignored when read."""
+    """Names and contents of the merged files, for saved configs; not read again. Set while running."""
 
     deepscale: bool = False
     """Name of DeepSpeed before its release; has no meaning any more."""
@@ -98,7 +98,7 @@ class RunnerArgs(Group):
     """Ask NVIDIA's ADLR cluster whether to stop and requeue the job."""
 
     adlr_autoresume_object: Any = None
-    """Handle of the ADLR cluster library; a value of running programs only."""
+    """Handle of the ADLR cluster library. Set while running."""
 
     adlr_autoresume_interval: Integer = Field(1000, ge=1)
     """Iterations between two questions to the ADLR cluster."""

@@ -1,45 +1,66 @@
-"""Keys that DeepSpeed 0.19.8 knows in its sections. It refuses others with a traceback, so they are checked before anything starts."""
+"""The sections of a configuration, and which keys each may hold.
+
+DeepSpeed 0.19.8 refuses keys that it does not know with a traceback, so they are refused before anything starts.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from megatron.neox_arguments.values import quote
+from pydantic import ValidationError
+
+from megatron.neox_arguments.expected import choice, expectation
+from megatron.neox_arguments.types import Group
 from megatron.registry import did_you_mean
 
-KNOWN: dict[str, frozenset[str]] = {
-    "fp16": frozenset(
-        {
-            *("enabled", "auto_cast", "loss_scale", "initial_scale_power", "loss_scale_window", "hysteresis"),
-            *("consecutive_hysteresis", "min_loss_scale", "fp16_master_weights_and_grads"),
-        }
-    ),
-    "bf16": frozenset(
-        {
-            *("enabled", "immediate_grad_update", "check_grad_overflow", "bf16_master_weights_and_grads"),
-            "bf16_optimizer_states",
-        }
-    ),
-    "zero_optimization": frozenset(
-        {
-            *("stage", "contiguous_gradients", "reduce_scatter", "reduce_bucket_size", "allgather_partitions"),
-            *("allgather_bucket_size", "overlap_comm", "use_multi_rank_bucket_allreduce", "compute_grad_norm"),
-            *("load_from_fp32_weights", "elastic_checkpoint", "offload_param", "offload_optimizer", "zenflow"),
-            *("sub_group_size", "cpu_offload_param", "cpu_offload_use_pin_memory", "cpu_offload"),
-            *("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold", "stage3_max_live_parameters"),
-            *("stage3_model_persistence_threshold", "stage3_max_reuse_distance", "stage3_module_granularity_threshold"),
-            *("stage3_gather_16bit_weights_on_model_save", "stage3_use_all_reduce_for_fetch_params"),
-            *("stage3_allgather_sequential", "stage3_gather_fp16_weights_on_model_save", "ignore_unused_parameters"),
-            *("legacy_stage1", "round_robin_gradients", "parameter_alignment", "zero_hpz_partition_size"),
-            *("zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients"),
-            *("memory_efficient_linear", "pipeline_loading_checkpoint", "override_module_apply"),
-            *("log_trace_cache_warnings", "enable_sanity_checks", "save_muon_momentum_buffer_in_memory", "leaf_module"),
-        }
-    ),
-    "data_types": frozenset({"grad_accum_dtype"}),
-    "optimizer": frozenset({"type", "params"}),
-}
+
+class _Sections(Mapping[str, type[Group]]):
+    """Imports the keys of a section when they are first asked for: most configurations have few sections, and importing takes time."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, section: str) -> type[Group]:
+        module, _, name = self._places[section].partition(":")
+        keys: type[Group] = getattr(importlib.import_module(f"megatron.neox_arguments.{module}"), name)
+        return keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+SECTIONS = _Sections(
+    {
+        "optimizer": "section_keys:OptimizerKeys",
+        "optimizer.params": "section_keys:OptimizerParamsKeys",
+        "zero_optimization": "zero_keys:ZeroKeys",
+        "zero_optimization.offload_optimizer": "zero_keys:OffloadOptimizerKeys",
+        "zero_optimization.offload_param": "zero_keys:OffloadParamKeys",
+        "zero_optimization.leaf_module": "zero_keys:LeafModuleKeys",
+        "fp16": "section_keys:Fp16Keys",
+        "bf16": "section_keys:Bf16Keys",
+        "data_types": "section_keys:DataTypesKeys",
+        "rope_scaling": "section_keys:RopeScalingKeys",
+        "flops_profiler": "section_keys:FlopsProfilerKeys",
+        "comms_logger": "section_keys:CommsLoggerKeys",
+        "tensorboard": "section_keys:MonitorKeys",
+        "csv_monitor": "section_keys:MonitorKeys",
+        "wandb": "unbuilt_section_keys:WandbKeys",
+        "curriculum_learning": "unbuilt_section_keys:CurriculumKeys",
+        "soft_prompt_tuning": "unbuilt_section_keys:SoftPromptKeys",
+        "sparsity_config": "unbuilt_section_keys:SparsityKeys",
+        "scheduler": "unbuilt_section_keys:SchedulerKeys",
+        "activation_checkpointing": "unbuilt_section_keys:ActivationCheckpointingKeys",
+        "amp": "unbuilt_section_keys:AmpKeys",
+        "checkpoint": "unbuilt_section_keys:CheckpointKeys",
+    }
+)
+"""The keys of each section, as fields with types, defaults and descriptions; a section within a section by its path."""
 
 LEGACY: dict[str, frozenset[str]] = {
     # Old DeepSpeed ignored what it did not know, so published configs hold these.
@@ -51,15 +72,61 @@ LEGACY: dict[str, frozenset[str]] = {
 }
 """Keys that are accepted and left out of what DeepSpeed gets."""
 
+CHECKED = (
+    *("fp16", "bf16", "zero_optimization", "data_types"),
+    *("flops_profiler", "comms_logger", "tensorboard", "csv_monitor"),
+)
+"""Sections that DeepSpeed gets: their keys and values must be ones that it takes."""
+
+CLOSED = (*CHECKED, "optimizer", "rope_scaling")
+"""Sections that may hold no keys but those of their fields."""
+
+
+_EXPECTED = {"betas": "expected two numbers of at least 0 and below 1; write two such as [0.9, 0.95]"}
+"""What to say of values with a shape of their own."""
+
 
 def unknown_section_keys(section: str, written: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(key path, reason) of every key in a section that DeepSpeed would refuse."""
-    known = KNOWN[section]
+    """(key path, reason) of every key in a section that it may not hold."""
+    known = SECTIONS[section].model_fields
     for key in written:
-        if key not in known | LEGACY.get(section, frozenset()):
-            yield f"{section}.{key}", f"{quote(section)} has no such key{did_you_mean(key, sorted(known))}"
+        if key not in known:
+            yield f"{section}.{key}", f" is not a known key{_hint(section, key)}"
+
+
+def _hint(section: str, key: str) -> str:
+    """What a key that is not known was meant to be: one with a similar name, one of a section within, or any."""
+    known = sorted(SECTIONS[section].model_fields)
+    within = f"{section}.params"
+    if within in SECTIONS and key in SECTIONS[within].model_fields:
+        return f"; move it into {within}"
+    return did_you_mean(key, known) or f"; remove it, or choose among {', '.join(known)}"
+
+
+def wrong_section_values(section: str, written: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key path, reason) of every value in a section that has another type than its field, or lies out of its range. null is "not given"."""
+    for key, value in written.items():
+        if key in SECTIONS[section].model_fields and value is not None:
+            reason = _objection(SECTIONS[section], key, value)
+            if reason is not None:
+                yield f"{section}.{key}", reason
+
+
+def _objection(model: type[Group], key: str, value: Any) -> str | None:
+    """Why a field cannot have this value. Text is no truth value here: whoever reads `enabled: "false"` would get it wrong."""
+    annotation = model.model_fields[key].annotation
+    if annotation in (bool, bool | None):
+        return None if isinstance(value, bool) else "expected true or false; write one of the two"
+    try:
+        model.model_validate({key: value})
+    except ValidationError as error:
+        if get_origin(annotation) is Literal:
+            return choice(value, list(map(str, get_args(annotation))))
+        return _EXPECTED.get(key) or expectation(error.errors()[-1])
+    return None
 
 
 def for_deepspeed(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a section that DeepSpeed takes."""
-    return {key: value for key, value in values.items() if key in KNOWN[section] - LEGACY.get(section, frozenset())}
+    kept = SECTIONS[section].model_fields.keys() - LEGACY.get(section, frozenset())
+    return {key: value for key, value in values.items() if key in kept and value is not None}

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from megatron.components import OPTIMIZERS
 from megatron.neox_arguments import derive
 from megatron.neox_arguments.checks.run import needs_training_keys
+from megatron.neox_arguments.checks.sections import check_sections
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.draft import Draft
-from megatron.neox_arguments.planned import PLANNED
 from megatron.neox_arguments.sections import LEGACY
-from megatron.registry import did_you_mean
 
 ZERO_ALIASES = {
     "zero_stage": "stage",
@@ -137,9 +134,14 @@ def _derive_loss_scale(draft: Draft) -> None:
 def _derive_optimizer(draft: Draft) -> None:
     section = dict(draft.optimizer if "optimizer" in draft.given else {"params": derive.DEFAULT_OPTIMIZER["params"]})
     params = section.get("params") or {}
-    if not isinstance(params, dict):
-        raise Conflict(("optimizer.params",), "expected keys and values, as in {lr: 1e-4}")
-    name = _optimizer_name(draft, section.get("type"))
+    written_type = section.get("type")
+    name = derive.derive_alias(
+        "optimizer.type",
+        None if written_type is None else written_type.lower(),
+        alias="optimizer_type",
+        alias_value=draft.written("optimizer_type"),
+    )
+    name = name or "adam"
     written_lr = params.get("lr") if "optimizer" in draft.given else None
     lr = derive.derive_alias("optimizer.params.lr", written_lr, alias="lr", alias_value=draft.written("lr"))
     lr = derive.DEFAULT_OPTIMIZER["params"]["lr"] if lr is None else lr
@@ -149,46 +151,15 @@ def _derive_optimizer(draft: Draft) -> None:
         alias="weight_decay",
         alias_value=draft.written("weight_decay"),
     )
-    _check_optimizer_params({**params, "lr": lr})
     draft.derive("optimizer_type", name, "optimizer.type in lower case")
     draft.derive("lr", float(lr), "optimizer.params.lr")
     if decay is not None:
         draft.derive("weight_decay", float(decay), "optimizer.params.weight_decay")
     draft.derive(
         "optimizer",
-        {"type": section.get("type", name), "params": {**params, "lr": lr}},
+        {"type": written_type or name, "params": {**params, "lr": lr}},
         "defaults for what is not given",
     )
-
-
-def _optimizer_name(draft: Draft, written: Any) -> str:
-    allowed = (*OPTIMIZERS.names, *(name for name in PLANNED["optimizer_type"] if name not in OPTIMIZERS))
-    name = written.lower() if isinstance(written, str) else written
-    if name is not None and name not in allowed:
-        hint = did_you_mean(name, allowed) if isinstance(name, str) else ""
-        raise Conflict(("optimizer.type",), f"choose one of {', '.join(OPTIMIZERS.names)}{hint}")
-    return (
-        derive.derive_alias("optimizer.type", name, alias="optimizer_type", alias_value=draft.written("optimizer_type"))
-        or "adam"
-    )
-
-
-def _check_optimizer_params(params: dict[str, Any]) -> None:
-    for key in ("lr", "eps", "weight_decay"):
-        if key in params and (
-            isinstance(params[key], bool) or not isinstance(params[key], int | float) or params[key] < 0
-        ):
-            raise Conflict((f"optimizer.params.{key}",), "expected a number of at least 0, such as 1e-4")
-    betas = params.get("betas", [0.9, 0.999])
-    legal = (
-        isinstance(betas, list)
-        and len(betas) == 2
-        and all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas)
-    )
-    if not legal:
-        raise Conflict(
-            ("optimizer.params.betas",), "expected two numbers of at least 0 and below 1, such as [0.9, 0.95]"
-        )
 
 
 def _derive_clipping(draft: Draft) -> None:
@@ -250,8 +221,8 @@ def _derive_generation(draft: Draft) -> None:
 Step = tuple[Callable[[Draft], None], tuple[str, ...]]
 """A rule, and the keys that have no usable value when it fails."""
 
-STEPS_BEFORE_WORLD: tuple[Step, ...] = ((_derive_launcher, ("launcher",)),)
-"""What the search for hosts and devices may need."""
+STEPS_BEFORE_WORLD: tuple[Step, ...] = ((check_sections, ()), (_derive_launcher, ("launcher",)))
+"""What must be known of sections before values are taken from them, and what the search for hosts and devices may need."""
 
 STEPS: tuple[Step, ...] = (
     (_derive_zero, ("zero_optimization", *ZERO_ALIASES)),

@@ -13,21 +13,25 @@ class TrainingArgs(Group):
     """What is trained on, how much of it at a time, and for how long."""
 
     train_batch_size: Integer = Field(DERIVED, ge=1)
-    """Samples in an optimizer step over all processes. train_micro_batch_size_per_gpu * gradient_accumulation_steps * data-parallel
-    size; any two of the three keys give the third."""
+    """Samples in an optimizer step over all processes: train_micro_batch_size_per_gpu * gradient_accumulation_steps * data-parallel
+    size. Larger batches have less noisy gradients and keep more devices busy, and see more data in the same number of steps. Default:
+    what the other two batch keys give."""
 
     train_micro_batch_size_per_gpu: Integer = Field(DERIVED, ge=1)
-    """Samples in one forward and backward pass of one process (together with its tensor and pipeline partners)."""
+    """Samples in one forward and backward pass of one process (together with its tensor and pipeline partners). Larger is faster
+    until activations fill the memory; while train_batch_size stays, it changes only the rounding. Default: what train_batch_size and
+    gradient_accumulation_steps leave."""
 
     gradient_accumulation_steps: Integer = Field(DERIVED, ge=1)
-    """Forward and backward passes whose gradients are summed before an optimizer step. With a pipeline, also the number of micro-batches
-    in flight: use at least 4 times the stages. Default 1 when it does not follow from the batch sizes."""
+    """Forward and backward passes whose gradients are summed before an optimizer step: a larger batch in the same memory, one after
+    the other. With a pipeline, also the number of micro-batches in flight: use at least 4 times the stages. Default: what the batch
+    sizes give, else 1."""
 
     batch_size: Integer | None = Field(None, ge=1)
     """Older spelling of train_micro_batch_size_per_gpu."""
 
     train_iters: Integer | None = Field(None, ge=1)
-    """Optimizer steps to train for. Either this or train_epochs."""
+    """Optimizer steps to train for. Either this or train_epochs must be given."""
 
     train_epochs: Integer | None = Field(None, ge=1)
     """Passes over the training data; turned into train_iters when the size of the data is known."""
@@ -51,10 +55,10 @@ class TrainingArgs(Group):
     """Relative frequency of samples from each of train_data_paths; normalised. Default: equal."""
 
     valid_data_weights: tuple[Number, ...] | None = None
-    """Relative frequencies for valid_data_paths."""
+    """Relative frequencies for valid_data_paths. Default: equal."""
 
     test_data_weights: tuple[Number, ...] | None = None
-    """Relative frequencies for test_data_paths."""
+    """Relative frequencies for test_data_paths. Default: equal."""
 
     weight_by_num_documents: bool = False
     """Derive the weights from the number of documents in each dataset instead; see weighted_sampler_alpha."""
@@ -74,7 +78,8 @@ class TrainingArgs(Group):
     together until the next does not fit, `unpacked` gives each document a sample of its own with padding."""
 
     mmap_warmup: bool = False
-    """Read every data file once before training so that it lies in the page cache."""
+    """Read every data file once before training so that it lies in the page cache: a slower start, and no waiting for a slow disk
+    where host memory holds the data."""
 
     use_shared_fs: bool = True
     """Whether all machines see the same data directory. If not, one process a machine builds the index caches."""
@@ -92,13 +97,13 @@ class TrainingArgs(Group):
     """Iterations between two evaluations on the validation data."""
 
     eval_iters: Integer = Field(100, ge=0)
-    """Batches of an evaluation; 0 never evaluates."""
+    """Batches of an evaluation; 0 never evaluates. Each costs about a third of a training step; more give a less noisy loss."""
 
     char_level_ppl: bool = False
     """Also report perplexity per character in evaluations, which makes tokenizers comparable."""
 
     exit_interval: Integer | None = Field(None, ge=1)
-    """Save and stop at each multiple of this iteration number, for queues with a time limit."""
+    """Save and stop at each multiple of this iteration number, for queues with a time limit. Default: never."""
 
     do_train: bool | None = None
     """Whether there is something to train. Set while running."""
@@ -124,10 +129,10 @@ class TrainingArgs(Group):
     needs no gathering before the recomputation."""
 
     contiguous_checkpointing: bool = False
-    """Keep activations in one preallocated buffer."""
+    """Keep activations in one preallocated buffer, against fragmented memory."""
 
     checkpoint_in_cpu: bool = False
-    """Keep activations in host memory."""
+    """Keep activations in host memory: room on the device, at the price of slow transfers."""
 
     synchronize_each_layer: bool = False
     """Wait for the GPU after each recomputed layer. Accepted without effect: it only slows down."""

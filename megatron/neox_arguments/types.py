@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, WrapValidator
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from megatron.registry import Registry, did_you_mean
 
@@ -30,6 +30,7 @@ class Group(BaseModel):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
+        defer_build=True,
         protected_namespaces=(),
         coerce_numbers_to_str=True,
         allow_inf_nan=False,
@@ -37,12 +38,26 @@ class Group(BaseModel):
 
 
 def read_number(value: Any) -> Any:
-    """`value`, as a number when it is text that spells one; refuses booleans (which Python counts as integers)."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("expected", "expected a number")
+    """`value`, as a number when it is text that spells one."""
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         return _parse(value.strip())
     return value
+
+
+def _only_number(value: Any) -> Any:
+    """A number, also from text. Other text is refused here, as pydantic reads more (`1_0`); so is true (Python counts it as 1)."""
+    number = read_number(value)
+    if isinstance(number, str | bool):
+        raise PydanticKnownError("float_parsing" if isinstance(number, str) else "float_type")
+    return number
+
+
+def _only_whole_number(value: Any) -> Any:
+    """As `_only_number`, for keys that take whole numbers."""
+    number = read_number(value)
+    if isinstance(number, str | bool):
+        raise PydanticKnownError("int_parsing" if isinstance(number, str) else "int_type")
+    return number
 
 
 def read_numbers_within(value: Any) -> Any:
@@ -51,7 +66,7 @@ def read_numbers_within(value: Any) -> Any:
         return {str(key): read_numbers_within(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [read_numbers_within(item) for item in value]
-    return value if isinstance(value, bool) else read_number(value)
+    return read_number(value)
 
 
 def _parse(text: str) -> int | float:
@@ -61,7 +76,7 @@ def _parse(text: str) -> int | float:
 
 def _keep_sequence(value: Any, handler: Callable[[Any], Any]) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise PydanticCustomError("expected", "expected a list")
+        raise PydanticCustomError("expected", "expected a list; write [[[global], all]]")
     return tuple(value)
 
 
@@ -70,9 +85,9 @@ def lower_case(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-Integer = Annotated[int, BeforeValidator(read_number)]
-Number = Annotated[float, BeforeValidator(read_number)]
-IntegerOrNumber = Annotated[int | float, BeforeValidator(read_number)]
+Integer = Annotated[int, BeforeValidator(_only_whole_number)]
+Number = Annotated[float, BeforeValidator(_only_number)]
+IntegerOrNumber = Annotated[int | float, BeforeValidator(_only_number)]
 Section = Annotated[dict[str, Any], BeforeValidator(read_numbers_within)]
 """A dictionary with keys of DeepSpeed's (`fp16`, `zero_optimization`, ...)."""
 Texts = tuple[str, ...]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from megatron.components import ATTENTION, LAUNCHERS, NORMS, OBJECTIVES, OPTIMIZERS, POSITIONS, TOKENIZERS
+from megatron.components import ATTENTION, LAUNCHERS, NORMS, OBJECTIVES, OPTIMIZERS, POSITIONS
 from megatron.errors import ConfigError
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.planned import PLANNED
@@ -31,8 +31,6 @@ _RECOMPUTATION = "this way of keeping activations"
 _NOISE = "the gradient noise scale"
 _S3 = "uploading checkpoints"
 _MEMORY = "memory profiling"
-_COMET = "Comet"
-_WANDB = "Weights & Biases"
 
 NOT_BUILT: dict[str, str] = {
     # model
@@ -94,10 +92,6 @@ NOT_BUILT: dict[str, str] = {
     "s3_path": _S3,
     "s3_chunk_size": _S3,
     # monitoring
-    "use_wandb": _WANDB,
-    "wandb_init_all_ranks": _WANDB,
-    "wandb": _WANDB,
-    "use_comet": _COMET,
     "log_param_norm": "logging parameter norms",
     "log_grad_pct_zeros": "logging zeros in gradients",
     "log_optimizer_states": "logging optimizer states",
@@ -111,6 +105,7 @@ NOT_BUILT: dict[str, str] = {
     "profile_step_stop": "profiling",
     # DeepSpeed
     "deepspeed": "training without DeepSpeed",
+    "wandb": "DeepSpeed's copy of its metrics at Weights & Biases (use_wandb has all metrics)",
     "amp": "apex mixed precision (use precision)",
     "scheduler": "a schedule of DeepSpeed's (use the lr_* keys)",
     "activation_checkpointing": "DeepSpeed's recomputation (use checkpoint_activations)",
@@ -175,7 +170,6 @@ _BY_REGISTRY: dict[str, Registry] = {
     "norm": NORMS,
     "pos_emb": POSITIONS,
     "optimizer_type": OPTIMIZERS,
-    "tokenizer_type": TOKENIZERS,
     "launcher": LAUNCHERS,
     "train_impl": OBJECTIVES,
 }
@@ -200,7 +194,7 @@ def components_not_built(args: Draft) -> Iterator[NotBuilt]:
     for key, registry in _BY_REGISTRY.items():
         if key in args.broken or args.values[key] in registry:
             continue
-        if args.values[key] != args.default(key) or args.user_script:
+        if args.values[key] != args.default(key) or args.values["user_script"]:
             feature = f'{registry.what} "{args.values[key]}"'
             yield NotBuilt(
                 feature, (key,), f"{feature} is not supported yet; choose one of {', '.join(registry.names)}"
@@ -251,6 +245,6 @@ def check_attention_types(args: Draft) -> None:
         if name not in known:
             hint = did_you_mean(name, known)
             raise Conflict(
-                ("attention_config",),
+                (args.source.find("attention_config", name),),
                 f'"{name}" is not an attention type{hint}; choose among {", ".join(ATTENTION.names)}',
             )

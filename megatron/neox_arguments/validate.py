@@ -34,18 +34,24 @@ from megatron.neox_arguments.checks.model import (
     check_half_precision_loss,
     check_heads_divide_hidden_size,
     check_key_value_heads,
+    check_norm_position,
     check_one_mlp_width,
     check_positions_cover_sequence,
+    check_query_key_norm,
     check_rotary_channels,
     check_shared_norm,
 )
+from megatron.neox_arguments.checks.monitoring import check_wandb_host
+from megatron.neox_arguments.checks.packages import check_packages
+from megatron.neox_arguments.checks.rope_scaling import check_rope_scaling, check_scaling_has_rotations
 from megatron.neox_arguments.checks.run import (
     check_decay_length,
     check_iteration_bound_optimizer,
     check_learning_rates,
     check_run_length,
 )
-from megatron.neox_arguments.checks.sections import check_extra_deepspeed_keys, check_section_keys
+from megatron.neox_arguments.checks.sections import check_extra_deepspeed_keys
+from megatron.neox_arguments.checks.tokenizer import check_end_of_document, check_tokenizer_files
 from megatron.neox_arguments.unsupported import (
     check_attention_types,
     check_runtime_keys,
@@ -54,7 +60,6 @@ from megatron.neox_arguments.unsupported import (
 CHECKS: tuple[Callable[[Any], None], ...] = (
     check_runtime_keys,
     check_attention_types,
-    check_section_keys,
     check_zero_with_pipeline,
     check_zero_with_experts,
     check_zero_with_recurrent_mixers,
@@ -68,8 +73,12 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_key_value_heads,
     check_positions_cover_sequence,
     check_rotary_channels,
+    check_rope_scaling,
+    check_scaling_has_rotations,
     check_one_mlp_width,
     check_shared_norm,
+    check_query_key_norm,
+    check_norm_position,
     check_half_precision_loss,
     check_run_length,
     check_iteration_bound_optimizer,
@@ -81,12 +90,19 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_companion_paths,
     check_rewards_are_unpacked,
     check_split,
+    check_end_of_document,
     check_checkpoint_factor,
     check_extra_deepspeed_keys,
+    check_wandb_host,
 )
 """Every check on derived arguments, in the order their problems are reported."""
 
-RUN_CHECKS: tuple[Callable[[Any], None], ...] = (check_data_is_given, check_checkpoint_exists)
+RUN_CHECKS: tuple[Callable[[Any], None], ...] = (
+    check_data_is_given,
+    check_tokenizer_files,
+    check_packages,
+    check_checkpoint_exists,
+)
 """Checks of what lies on this machine; not made while planning, when nothing will run."""
 
 HOST_CHECKS: tuple[tuple[Callable[[Any], None], tuple[str, ...]], ...] = (

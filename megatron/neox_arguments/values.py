@@ -14,7 +14,8 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where something was written. `line` and `column` count from 1 and are absent outside files; `width` is in characters.
+    """Where something was written. `line` and `column` count from 1 and are absent outside files; `width` is in
+    characters, None for the rest of the line.
 
     The origin of a key holds that of its value in `value`.
     """
@@ -22,7 +23,7 @@ class Origin:
     source: str
     line: int | None = None
     column: int | None = None
-    width: int = 1
+    width: int | None = 1
     value: Origin | None = None
 
     def __str__(self) -> str:
@@ -61,9 +62,32 @@ class ConfigValues:
     files: tuple[ConfigFile, ...] = ()
     problems: tuple[str, ...] = ()
 
+    def value(self, key: str) -> Any:
+        """What is written for `key` ("norm", "optimizer.params.lr", "attention_config.0"), None when nothing is."""
+        value: Any = self.values
+        for name in key.split("."):
+            if isinstance(value, list) and name.isdigit():
+                value = value[int(name)] if int(name) < len(value) else None
+            else:
+                value = value.get(name) if isinstance(value, Mapping) else None
+        return value
+
+    def find(self, key: str, wanted: Any) -> str:
+        """Where within the value of `key` another is written: "attention_config.0.0.1"; `key` itself when nowhere."""
+
+        def search(path: str, value: Any) -> str | None:
+            if value == wanted:
+                return path
+            items = enumerate(value) if isinstance(value, list) else ()
+            return next((found for name, item in items if (found := search(f"{path}.{name}", item))), None)
+
+        return search(key, self.value(key)) or key
+
     def origin(self, key: str | KeyPath) -> Origin | None:
         """Where `key` ("norm", "optimizer.params.lr" or a key path) was written, else the nearest enclosing key, else None."""
-        path: KeyPath = tuple(key.split(".")) if isinstance(key, str) else key
+        path: KeyPath = key if isinstance(key, tuple) else tuple(key.split("."))
+        if path not in self.origins:
+            path = tuple(int(name) if isinstance(name, str) and name.isdigit() else name for name in path)
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path)
@@ -76,18 +100,19 @@ class ConfigValues:
     def with_value(self, path: Sequence[str], value: Any, origin: Origin) -> ConfigValues:
         """A copy in which `path` has this value; sections on the way are created, an earlier value is recorded as overridden."""
         values = copy.deepcopy(self.values)
-        section = values
-        for name in path[:-1]:
+        section, key = values, tuple(path)
+        made: list[KeyPath] = []
+        for depth, name in enumerate(path[:-1], start=1):
             if not isinstance(section.get(name), dict):
                 section[name] = {}
+                made.append(key[:depth])
             section = section[name]
-        key, existed = tuple(path), path[-1] in section
+        existed = path[-1] in section
         override = Override(".".join(path), section.get(path[-1]), self.origin(key), value, origin)
         section[path[-1]] = value
-        origins = {place: at for place, at in self.origins.items() if place[: len(key)] != key}
-        for depth in range(1, len(key)):
-            origins.setdefault(key[:depth], origin)
-        origins[key] = origin
+        replaced = (made or [key])[0]
+        origins = {place: at for place, at in self.origins.items() if place[: len(replaced)] != replaced}
+        origins.update(dict.fromkeys((*made, key), origin))
         overrides = (*self.overrides, override) if existed else self.overrides
         return replace(self, values=values, origins=origins, overrides=overrides)
 

@@ -306,9 +306,10 @@ def test_agents_of_two_machines_number_their_ranks_in_the_order_of_the_machines(
 def test_nothing_before_the_workers_imports_torch():
     code = """
 import importlib, pkgutil, sys
-import megatron.neox_arguments, megatron.launcher, megatron.tokenizer
+import megatron.cli, megatron.launcher, megatron.neox_arguments, megatron.planning, megatron.tokenizer
 needs_torch = {"megatron.launcher.node_agent"}  # loaded in the agent's process only
-for package in (megatron.neox_arguments, megatron.launcher, megatron.tokenizer):
+rooms = (megatron.cli, megatron.launcher, megatron.neox_arguments, megatron.planning, megatron.tokenizer)
+for package in rooms:
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if module.name not in needs_torch:
             importlib.import_module(module.name)

@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 
 from megatron.initialize import World
-from megatron.monitor.devices import device_name, peak_flops_per_second, peak_memory_bytes
+from megatron.monitor.devices import device_name, peak_memory_bytes
+from megatron.training.speed import peak_flops_per_second
 
 pytestmark = pytest.mark.gpu
 

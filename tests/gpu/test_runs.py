@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from megatron.monitor.devices import peak_flops_per_second
+from megatron.training.speed import peak_flops_per_second
 from tests.end_to_end.runs import TrainedRun, run_deepy, write_config
 
 pytestmark = pytest.mark.gpu

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from megatron.engine.partition import balanced_bounds, partition_layers
+from megatron.engine.partition import partition_layers
 from megatron.errors import ConfigError
 from megatron.model.spec import BuildContext, LayerSpec
+from megatron.planning.partition import balanced_bounds
 
 
 def build(context: BuildContext) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from megatron.errors import LaunchError
+from megatron.errors import ConfigError
 from megatron.launcher.base import Host
 from megatron.launcher.hosts import is_this_machine, resolve_hosts
 from megatron.neox_arguments.runner import RunnerArgs
@@ -35,7 +35,8 @@ def test_a_machine_without_devices_runs_one_cpu_process_or_as_many_as_asked():
 
 def test_more_processes_than_devices_are_refused_with_the_way_to_the_cpu():
     with pytest.raises(
-        LaunchError, match=r'"num_gpus" is 3, but this machine shows 2 accelerators.*CUDA_VISIBLE_DEVICES=""'
+        ConfigError,
+        match=r'num_gpus: this machine shows 2 accelerators; set it to 2 or less, .*CUDA_VISIBLE_DEVICES=""',
     ):
         resolve(devices=2, num_gpus=3)
 
@@ -65,11 +66,11 @@ def test_filters_come_before_num_nodes(hostfile):
     [
         ({"num_nodes": 4}, "there are 3 hosts"),
         ({"num_gpus": 5}, 'host "a" has 4 slots'),
-        ({"include": "a", "exclude": "b"}, "both given"),
+        ({"include": "a", "exclude": "b"}, "only one of the two"),
     ],
 )
 def test_keys_that_ask_for_more_than_there_is(hostfile, keys, message):
-    with pytest.raises(LaunchError, match=message):
+    with pytest.raises(ConfigError, match=message):
         resolve(hostfile=hostfile, **keys)
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from megatron.components import LAUNCHERS
-from megatron.errors import LaunchError
+from megatron.errors import NeoXError
 from megatron.launcher.agent_options import AgentOptions, agent_command, parse_agent_options
 from megatron.launcher.base import Command, Host, Job
 from megatron.neox_arguments.runner import RunnerArgs
@@ -53,12 +53,12 @@ def test_commands_print_as_a_shell_reads_them():
     ("changes", "message"),
     [
         ({"script": "no_such_script.py"}, 'the script "no_such_script.py" does not exist'),
-        ({"hosts": (Host("far-away", (0,)),)}, "runs on this machine only, but the hosts are far-away"),
+        ({"hosts": (Host("far-away", (0,)),)}, "processes on this machine only, but the hosts are far-away"),
         ({"hosts": (Host("localhost", (0,)), Host("far-away", (0,)))}, "the hosts are localhost, far-away"),
     ],
 )
 def test_jobs_that_this_launcher_cannot_run(changes, message):
-    with pytest.raises(LaunchError, match=message):
+    with pytest.raises(NeoXError, match=message):
         LAUNCHER.check(job(**changes))
 
 

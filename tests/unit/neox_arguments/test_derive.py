@@ -32,7 +32,7 @@ def test_batch_sizes_that_disagree_are_told_with_the_right_accumulation() -> Non
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest_ones() -> None:
-    assert "the nearest is 64 or 96" in problem(8, train_batch_size=70, train_micro_batch_size_per_gpu=4)
+    assert "set it to 64 or 96" in problem(8, train_batch_size=70, train_micro_batch_size_per_gpu=4)
 
 
 def test_batch_sizes_count_data_parallel_copies_only() -> None:
@@ -47,7 +47,7 @@ def test_batch_size_is_another_name_of_the_micro_batch() -> None:
 
 def test_processes_must_divide_into_whole_copies() -> None:
     message = problem(6, pipe_parallel_size=2, model_parallel_size=2)
-    assert "use a multiple of 4 processes, such as 4" in message
+    assert "take 4 each (pipeline stages x tensor ranks); use 4 or 8 processes" in message
 
 
 def test_world_size_must_agree_with_what_is_written() -> None:
@@ -147,7 +147,7 @@ def test_the_optimizer_section_gives_type_rate_and_decay() -> None:
         ({"optimizer": {"type": "Adam", "params": {"lr": 1e-3}}, "lr": 1e-4}, "two ways to write the same thing"),
         ({"optimizer": {"type": "Adam", "params": {"betas": [0.9]}}}, "expected two numbers"),
         ({"optimizer": {"type": "Adam"}, "optimizer_type": "adamw"}, "two ways to write the same thing"),
-        ({"optimizer": {"type": "Adam", "parms": {}}}, 'no such key (did you mean "params"?)'),
+        ({"optimizer": {"type": "Adam", "parms": {}}}, 'is not a known key (did you mean "params"?)'),
     ],
 )
 def test_impossible_optimizers_are_refused(keys: dict[str, Any], part: str) -> None:
@@ -184,8 +184,8 @@ def test_attention_types_are_expanded(config: Any, layers: int, expected: str) -
     ("config", "part"),
     [
         ([[["global"], 3]], "describes 3 layers of 4"),
-        ([["global", 4]], 'each entry is [[types...], repeat] with a number or "all"'),
-        ([[["global"], "every"]], 'each entry is [[types...], repeat] with a number or "all"'),
+        ([["global", 4]], 'write each entry as [[types...], repeat] with a number or "all"'),
+        ([[["global"], "every"]], 'write each entry as [[types...], repeat] with a number or "all"'),
         ([[["flahs"], "all"]], '"flahs" is not an attention type (did you mean "flash"?)'),
         ([[["mamba"], "all"]], '"mamba" is not supported yet; choose among global, flash'),
         ("global", "expected a list"),
@@ -269,7 +269,10 @@ def test_checkpoint_iterations(keys: dict[str, Any], expected: list[int]) -> Non
 
 def test_generation_needs_no_training_keys() -> None:
     args = build(
-        user_script="generate.py", train_micro_batch_size_per_gpu=None, train_iters=None, tokenizer_type="HFTokenizer"
+        user_script="generate.py",
+        train_micro_batch_size_per_gpu=None,
+        train_iters=None,
+        tokenizer_type="CharLevelTokenizer",
     )
     assert args.train_micro_batch_size_per_gpu == 1
 
@@ -284,16 +287,14 @@ def test_a_derivation_that_fails_is_reported_once() -> None:
 
 
 def test_a_pure_rule_raises_a_sentence_of_its_own() -> None:
-    with pytest.raises(
-        Conflict, match="global_num_gpus, pipe_parallel_size, model_parallel_size: 3 processes do not divide"
-    ):
+    with pytest.raises(Conflict, match="global_num_gpus, pipe_parallel_size: 3 processes do not divide"):
         derive.derive_data_parallel_size(3, pipe_parallel_size=2, model_parallel_size=1)
 
 
 def test_several_hosts_need_a_launcher_over_the_network(tmp_path: Any) -> None:
     hostfile = tmp_path / "hosts"
     hostfile.write_text("# machines\nalpha slots=2\nbeta slots=2\n")
-    assert '"launcher" is "pdsh" (derived)' in problem(hostfile=str(hostfile))
+    assert 'launcher "pdsh" is not supported yet' in problem(hostfile=str(hostfile))
     assert build(hostfile=str(hostfile), num_nodes=1).launcher == "local"
     assert build(hostfile=str(hostfile), launcher="local").launcher == "local"
     assert derive.derive_launcher(None, slurm=True, mpi=False, hosts=1) == "slurm"

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from megatron.errors import ConfigError
-from megatron.neox_arguments.load import apply_overrides, parse_yaml, read_ymls, split_arguments
+from megatron.neox_arguments.load import apply_overrides, read_ymls, split_arguments
 from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.yaml_text import parse_yaml
 
 FLOW_STYLE = """# a model
 {
@@ -109,11 +110,11 @@ def test_a_missing_file_is_told_with_similar_ones(tmp_path: Path) -> None:
     assert f"(did you mean {tmp_path}/pythia/large.yml" in misplaced
 
 
-def test_syntax_errors_show_the_place_with_a_caret(tmp_path: Path) -> None:
+def test_a_mistake_in_the_syntax_is_told_with_its_place_and_a_caret(tmp_path: Path) -> None:
     path = written(tmp_path, "a.yml", '{\n  "num_layers": [1, 2,\n  "hidden_size": }\n')
     (problem,) = failure(path)
     first, line, caret = problem.split("\n")
-    assert first.startswith(f"{path}:3:18: not YAML: ")
+    assert first.startswith(f'{path}:3:18: a value is missing before this "}}"; ')
     assert line[caret.index("^")] == "}"
 
 
@@ -122,19 +123,46 @@ def test_every_broken_file_is_reported(tmp_path: Path) -> None:
     a_list = written(tmp_path, "b.yml", "- a\n")
     found = failure(broken, a_list, str(tmp_path / "c.yml"))
     assert len(found) == 3
-    assert found[1] == f"{a_list}:1:1: expected keys and values, found a list"
+    assert found[0].startswith(f'{broken}:1:4: this [ is never closed; add the missing "]"\n')
+    assert found[1].startswith(f"{a_list}:1:1: expected keys and values, found a list; write one `key: value` a line\n")
 
 
 def test_a_tab_is_explained(tmp_path: Path) -> None:
     (problem,) = failure(written(tmp_path, "a.yml", '{\n\t"num_layers": 2\n}\n'))
-    assert "YAML does not allow tabs here: use spaces" in problem
+    assert "YAML does not allow tabs here; use spaces" in problem
 
 
-def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", bytes(64), bytes(range(128, 256))])
+def test_a_file_that_is_not_text_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.yml"
-    path.write_bytes(b"\xff\xfe\x00")
+    path.write_bytes(content)
+    assert failure(str(path)) == (f'config file "{path}" is not text: give a YAML file',)
+
+
+def test_a_character_of_another_encoding_is_pointed_at(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_bytes("seed: 1\nwandb_group: Größe\n".encode("latin-1"))
     (problem,) = failure(str(path))
-    assert problem.startswith(f'config file "{path}" cannot be read: ')
+    assert problem.startswith(f"{path}:2:16: this character is not UTF-8; write the file in that encoding\n")
+
+
+def test_a_folder_lists_its_config_files(tmp_path: Path) -> None:
+    written(tmp_path, "m/b.yml", "")
+    written(tmp_path, "m/a.yml", "")
+    (problem,) = failure("m", directory=str(tmp_path))
+    assert (
+        problem
+        == f'"{tmp_path}/m" is a folder, not a config file: choose one of {tmp_path}/m/a.yml, {tmp_path}/m/b.yml'
+    )
+
+
+def test_marks_and_line_ends_of_other_systems_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_bytes(b"\xef\xbb\xbfnum_layers: 2\r\nseed: 3\r\n")
+    values = read_ymls([str(path)])
+    assert values.values == {"num_layers": 2, "seed": 3}
+    assert str(values.origin("num_layers")) == f"{path}:1:1"
+    assert str(values.value_origin("seed")) == f"{path}:2:7"
 
 
 def test_words_of_the_command_line_are_files_or_assignments() -> None:
@@ -158,6 +186,19 @@ def test_assignments_override_files_key_by_key() -> None:
     assert str(changed.origin("optimizer.params.betas")).startswith("a.yml:6:")
 
 
+def test_an_assignment_with_spaces_is_told_as_one_mistake() -> None:
+    with pytest.raises(ConfigError) as caught:
+        split_arguments(["a.yml", "num_layers", "=", "4"])
+    expected = '"num_layers = 4" (command line) is not an assignment: write it without spaces, as key=value'
+    assert caught.value.problems == (expected,)
+
+
+def test_an_assignment_into_a_value_takes_its_place() -> None:
+    changed = apply_overrides(parse_yaml("fp16: 3", source="a.yml"), ["fp16.enabled=true"])
+    assert changed.values == {"fp16": {"enabled": True}}
+    assert str(changed.origin("fp16")) == "command line"
+
+
 def test_assignments_leave_the_given_values_alone() -> None:
     values = parse_yaml("fp16: {enabled: true}", source="a.yml")
     apply_overrides(values, ["fp16.enabled=false"])
@@ -168,7 +209,7 @@ def test_an_assignment_into_an_absent_section_makes_it() -> None:
     assert apply_overrides(ConfigValues(), ["zero_optimization.stage=1"]).values == {"zero_optimization": {"stage": 1}}
 
 
-@pytest.mark.parametrize("word", ["num_layers", "a..b=1", "split=[1,"])
+@pytest.mark.parametrize("word", ["num_layers", "a..b=1", "split=[1,", "split=&a [*a]", "fp16={a: 1, a: 2}"])
 def test_a_malformed_assignment_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="command line"):
         apply_overrides(ConfigValues(), [word])

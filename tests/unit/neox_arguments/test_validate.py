@@ -7,7 +7,8 @@ import pytest
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import apply_overrides, parse_yaml, read_ymls
+from megatron.neox_arguments.load import apply_overrides, read_ymls
+from megatron.neox_arguments.yaml_text import parse_yaml
 from tests.unit.neox_arguments.minimal import MINIMAL, build, problem, problems
 
 GIVEN_LISTS = {"train_data_paths": ["a", "b"], "valid_data_paths": ["v"], "test_data_paths": ["t"]}
@@ -19,14 +20,14 @@ ILLEGAL: list[tuple[dict[str, Any], list[str], str]] = [
     ({"zero_stage": 2, "moe_num_experts": 8}, ["zero_stage", "moe_num_experts"], "ZeRO 0 and 1"),
     ({"zero_stage": 3, "attention_config": [[["mamba"], "all"]]}, ["zero_stage", "attention_config"], "ZeRO 0 to 2"),
     ({"zero_stage": 3, "attention_config": [[["rwkv"], "all"]]}, ["zero_stage", "attention_config"], "ZeRO 0 to 2"),
-    ({"partition_activations": True, "attention_config": [[["gmlp"], "all"]]}, ["partition_activations"], "partition_activations: false"),
+    ({"partition_activations": True, "attention_config": [[["gmlp"], "all"]]}, ["partition_activations"], "set partition_activations to false"),
     ({"num_kv_heads": 2, "attention_config": [[["sparse_fixed"], "all"]]}, ["num_kv_heads"], "set num_kv_heads to 4"),
     ({"train_epochs": 2}, ["train_iters", "train_epochs"], "keep one of them"),
     ({"train_iters": None}, ["train_iters", "train_epochs"], "give train_iters"),
     ({"train_iters": None, "train_epochs": 1, "optimizer": {"type": "OneBitAdam"}}, ["train_iters"], "OneBitAdam needs train_iters"),
     ({"data_path": "d", **GIVEN_LISTS}, ["data_path", "train_data_paths"], "keep one of them"),
     ({"train_data_paths": ["a"]}, ["train_data_paths", "valid_data_paths", "test_data_paths"], "give valid_data_paths and test_data_paths"),
-    ({**GIVEN_LISTS, "train_data_weights": [1.0]}, ["train_data_weights", "train_data_paths"], "1 weights for 2 datasets"),
+    ({**GIVEN_LISTS, "train_data_weights": [1.0]}, ["train_data_weights", "train_data_paths"], "there is 1 weight for 2 datasets"),
     ({**GIVEN_LISTS, "train_data_weights": [0, 0]}, ["train_data_weights"], "one of them more"),
     ({"train_label_data_paths": ["l"]}, ["train_label_data_paths", "train_data_paths"], "give train_data_paths"),
     ({**GIVEN_LISTS, "train_label_data_paths": ["l"]}, ["train_label_data_paths"], "give 2, one for each dataset"),
@@ -35,14 +36,14 @@ ILLEGAL: list[tuple[dict[str, Any], list[str], str]] = [
     ({"num_kv_heads": 3}, ["num_kv_heads", "num_attention_heads"], "choose one of 1, 2, 4"),
     ({"max_position_embeddings": 16}, ["seq_length", "max_position_embeddings"], "to at least 32"),
     ({"pos_emb": "rotary", "rotary_pct": 0.2}, ["rotary_pct"], "set rotary_pct to 0.125"),
-    ({"gpt_j_tied": True}, ["gpt_j_tied", "gpt_j_residual"], "gpt_j_residual: true"),
+    ({"gpt_j_tied": True}, ["gpt_j_tied", "gpt_j_residual"], "set gpt_j_residual to true"),
     ({"fp16_lm_cross_entropy": True}, ["fp16_lm_cross_entropy", "precision"], "only possible with precision fp16"),
     ({"intermediate_size": 100, "expansion_factor": 4}, ["intermediate_size", "expansion_factor"], "keep intermediate_size"),
     ({"min_lr": 1.0}, ["min_lr", "lr"], "set min_lr to 0.0001"),
     ({"lr_decay_iters": 10, "lr_decay_fraction": 0.5}, ["lr_decay_iters", "lr_decay_fraction"], "keep one of them"),
     ({"split": "all"}, ["split"], "969, 30, 1"),
     ({"checkpoint_factor": 1, "checkpoint_scale": "log"}, ["checkpoint_factor", "checkpoint_scale"], "above 1"),
-    ({"checkpoint_factor": 2.5}, ["checkpoint_factor"], "such as 2"),
+    ({"checkpoint_factor": 2.5}, ["checkpoint_factor"], "set it to 2 or 3"),
     ({"load": "/nowhere"}, ["load"], "set load_if_exists to true"),
     ({"hostfile": "/nowhere"}, ["hostfile"], "does not exist"),
     ({"include": "a", "exclude": "b"}, ["include", "exclude"], "remove exclude"),
@@ -65,7 +66,7 @@ def test_illegal_combinations_name_their_keys_and_the_way_out(
 PARALLEL: list[tuple[int, dict[str, Any], str]] = [
     (3, {"model_parallel_size": 3, "hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 96}, "use 3 or 6"),
     (4, {"model_parallel_size": 4, "num_kv_heads": 2}, '"num_kv_heads" is 2'),
-    (2, {"model_parallel_size": 2, "intermediate_size": 33}, "set mlp_multiple_of to a multiple of 2"),
+    (2, {"model_parallel_size": 2, "intermediate_size": 33}, "set mlp_multiple_of to 2"),
     (2, {"model_parallel_size": 2, "sequence_parallel": True, "seq_length": 33}, "use 32 or 34 tokens"),
     (5, {"pipe_parallel_size": 5}, "use at most 4 stages"),
 ]
@@ -118,7 +119,7 @@ UNBUILT: list[tuple[dict[str, Any], str]] = [
     ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}, "ZeRO offload is not supported yet"),
     ({"zero_optimization": {"stage": 1, "cpu_offload": True}}, "ZeRO offload is not supported yet"),
     ({"dpo_fp32": False}, "remove the key or set it to true"),
-    ({"use_wandb": True}, "Weights & Biases is not supported yet; remove the key"),
+    ({"wandb": {"enabled": True}}, "(use_wandb has all metrics) is not supported yet; remove the key"),
     ({"deepspeed": False}, "training without DeepSpeed is not supported yet"),
     ({"checkpoint_in_cpu": True}, "not supported yet"),
     ({"amp": {"enabled": True}}, "not supported yet"),
