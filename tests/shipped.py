@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from megatron.neox_arguments.load import read_ymls
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.load import read_ymls
+from megatron.neox_arguments.reading.values import ConfigValues
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"

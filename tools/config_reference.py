@@ -14,8 +14,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))  # the packages lie beside this folder, which is all that Python knows of
 
-from megatron.neox_arguments.json_schema import schema_text  # noqa: E402
-from megatron.neox_arguments.reference_page import page_text  # noqa: E402
+from megatron.neox_arguments.explaining.json_schema import schema_text  # noqa: E402
+from megatron.neox_arguments.explaining.reference_page import page_text  # noqa: E402
 
 FILES = {"configs/neox_arguments.md": page_text, "configs/neox_arguments.schema.json": schema_text}
 """Path in the repository -> what gives its text."""

@@ -11,11 +11,11 @@ from megatron.cli.check_report import default_lines, judge_together, totals, ver
 from megatron.cli.command_line import CommandLine
 from megatron.cli.styled import plain, show_lines
 from megatron.errors import ConfigError
-from megatron.neox_arguments.judge import HARMLESS, Kind, judge
-from megatron.neox_arguments.legacy import modernise
-from megatron.neox_arguments.load import apply_overrides, read_ymls, split_arguments
-from megatron.neox_arguments.rewrite import rewrite
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.explaining.judge import HARMLESS, Kind, judge
+from megatron.neox_arguments.explaining.rewrite import rewrite
+from megatron.neox_arguments.reading.legacy import modernise
+from megatron.neox_arguments.reading.load import apply_overrides, read_ymls, split_arguments
+from megatron.neox_arguments.reading.values import ConfigValues
 
 UNUSABLE: tuple[Kind, ...] = ("unsupported", "unknown", "wrong")
 

@@ -9,16 +9,16 @@ from dataclasses import replace
 from megatron.cli.styled import Line, plain
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.aliases import spellings
-from megatron.neox_arguments.checks.tokenizer import FILES
-from megatron.neox_arguments.describe import layout_lines, override_lines
-from megatron.neox_arguments.differences import DIFFERENCES, OLDER_DEFAULTS
-from megatron.neox_arguments.judge import Kind, Verdict
-from megatron.neox_arguments.legacy import look_up, modernise
-from megatron.neox_arguments.legacy_rules import RULES
-from megatron.neox_arguments.resolve import REQUIRED, derive_all
-from megatron.neox_arguments.smallest_world import smallest_world
-from megatron.neox_arguments.values import ConfigValues, Origin, quote
+from megatron.neox_arguments.explaining.describe import layout_lines, override_lines
+from megatron.neox_arguments.explaining.differences import DIFFERENCES, OLDER_DEFAULTS
+from megatron.neox_arguments.explaining.judge import Kind, Verdict
+from megatron.neox_arguments.reading.aliases import spellings
+from megatron.neox_arguments.reading.legacy import look_up, modernise
+from megatron.neox_arguments.reading.legacy_rules import RULES
+from megatron.neox_arguments.reading.values import ConfigValues, Origin, quote
+from megatron.neox_arguments.resolving.checks.tokenizer import FILES
+from megatron.neox_arguments.resolving.resolve import REQUIRED, derive_all
+from megatron.neox_arguments.resolving.smallest_world import smallest_world
 
 STYLES: dict[Kind, str] = {
     "same": "dim",

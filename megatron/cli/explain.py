@@ -9,11 +9,11 @@ from megatron.cli.command_line import CommandLine
 from megatron.cli.explain_report import Config, key_lines, value_lines
 from megatron.cli.styled import plain, show_lines
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.describe import chosen_lines, override_lines, summary
-from megatron.neox_arguments.key_names import Names, sort_words
-from megatron.neox_arguments.load import apply_overrides, read_ymls
-from megatron.neox_arguments.resolve import derive_all
-from megatron.neox_arguments.smallest_world import smallest_world
+from megatron.neox_arguments.explaining.describe import chosen_lines, override_lines, summary
+from megatron.neox_arguments.explaining.key_names import Names, sort_words
+from megatron.neox_arguments.reading.load import apply_overrides, read_ymls
+from megatron.neox_arguments.resolving.resolve import derive_all
+from megatron.neox_arguments.resolving.smallest_world import smallest_world
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,16 +9,16 @@ from typing import Any
 
 from megatron.cli.styled import Line, plain
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.aliases import spellings
-from megatron.neox_arguments.draft import Draft
-from megatron.neox_arguments.field_docs import FieldDoc
-from megatron.neox_arguments.key_state import state_of
-from megatron.neox_arguments.legacy import Translation
-from megatron.neox_arguments.legacy_rules import RULES
-from megatron.neox_arguments.provenance import PROPERTIES, Writing, trace
-from megatron.neox_arguments.section_docs import describe_key
-from megatron.neox_arguments.unsupported import NotBuilt
-from megatron.neox_arguments.values import ConfigValues, quote
+from megatron.neox_arguments.explaining.field_docs import FieldDoc
+from megatron.neox_arguments.explaining.key_state import state_of
+from megatron.neox_arguments.explaining.provenance import PROPERTIES, Writing, trace
+from megatron.neox_arguments.explaining.section_docs import describe_key
+from megatron.neox_arguments.reading.aliases import spellings
+from megatron.neox_arguments.reading.legacy import Translation
+from megatron.neox_arguments.reading.legacy_rules import RULES
+from megatron.neox_arguments.reading.values import ConfigValues, quote
+from megatron.neox_arguments.resolving.draft import Draft
+from megatron.neox_arguments.resolving.unsupported import NotBuilt
 
 WIDTH = 110
 LONGEST_VALUE = 70

@@ -12,7 +12,7 @@ from typing import Any
 from megatron.cli.command_line import CommandLine
 from megatron.cli.styled import Line, plain, show_lines
 from megatron.errors import NeoXError
-from megatron.neox_arguments.load import apply_overrides, read_ymls, split_arguments
+from megatron.neox_arguments.reading.load import apply_overrides, read_ymls, split_arguments
 from megatron.planning import text
 from megatron.planning.clusters import choose_cluster, without_world
 from megatron.planning.devices import parse_gpus

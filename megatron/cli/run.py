@@ -20,11 +20,11 @@ from megatron.launcher.hosts import resolve_hosts
 from megatron.launcher.process import run_commands
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.conflict import Conflict
-from megatron.neox_arguments.describe import describe_conflict, override_lines, summary
-from megatron.neox_arguments.load import apply_overrides, read_ymls, split_arguments
-from megatron.neox_arguments.runner import RunnerArgs
+from megatron.neox_arguments.explaining.describe import describe_conflict, override_lines, summary
+from megatron.neox_arguments.keys.runner import RunnerArgs
+from megatron.neox_arguments.reading.load import apply_overrides, read_ymls, split_arguments
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.neox_arguments.transport import encode
-from megatron.neox_arguments.values import ConfigValues
 from megatron.registry import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megatron.neox_arguments.load import apply_overrides
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.load import apply_overrides
+from megatron.neox_arguments.reading.values import ConfigValues
 
 FOLDED_SCRIPTS = ("generate.py", "eval.py")
 

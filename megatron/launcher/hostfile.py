@@ -14,8 +14,8 @@ from pathlib import Path
 from megatron.errors import ConfigError
 from megatron.launcher.base import Host
 from megatron.neox_arguments.conflict import Conflict
-from megatron.neox_arguments.excerpt import excerpt
-from megatron.neox_arguments.values import ConfigFile, Origin
+from megatron.neox_arguments.reading.excerpt import excerpt
+from megatron.neox_arguments.reading.values import ConfigFile, Origin
 from megatron.registry import did_you_mean
 
 _PARTS = re.compile(r"(?P<name>\S+)(\s+(?P<setting>slots\s*=\s*(?P<slots>\S+)))?(\s+(?P<rest>\S.*))?")

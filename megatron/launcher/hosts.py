@@ -10,7 +10,7 @@ from megatron.launcher.base import Host
 from megatron.launcher.devices import count_devices
 from megatron.launcher.hostfile import exclude_hosts, include_hosts, read_hostfile
 from megatron.neox_arguments.conflict import Conflict
-from megatron.neox_arguments.runner import RunnerArgs
+from megatron.neox_arguments.keys.runner import RunnerArgs
 
 LOCAL_HOST = "localhost"
 

@@ -11,7 +11,7 @@ from megatron.launcher.agent_options import REPOSITORY, agent_command
 from megatron.launcher.base import Command, Job
 from megatron.launcher.hosts import is_this_machine
 from megatron.neox_arguments.conflict import Conflict
-from megatron.neox_arguments.runner import RunnerArgs
+from megatron.neox_arguments.keys.runner import RunnerArgs
 
 
 class LocalLauncher:

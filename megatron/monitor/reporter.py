@@ -9,7 +9,7 @@ from megatron.log import get_logger
 from megatron.monitor.console import Screen, build_screen
 from megatron.monitor.metrics import StepMetrics
 from megatron.monitor.writers.base import Process, Writer, WriterFailed
-from megatron.neox_arguments.monitoring import MonitoringArgs
+from megatron.neox_arguments.keys.monitoring import MonitoringArgs
 
 logger = get_logger(__name__)
 

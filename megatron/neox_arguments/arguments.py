@@ -8,22 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from megatron.errors import ConfigError
-from megatron.neox_arguments.checkpoints import CheckpointArgs
-from megatron.neox_arguments.deepspeed import DeepSpeedArgs
 from megatron.neox_arguments.derive import derive_lr_decay_steps
-from megatron.neox_arguments.generation import GenerationArgs
-from megatron.neox_arguments.load import apply_overrides, read_ymls, split_arguments
-from megatron.neox_arguments.model import ModelArgs
-from megatron.neox_arguments.moe import MoEArgs
-from megatron.neox_arguments.monitoring import MonitoringArgs
-from megatron.neox_arguments.optimizer import OptimizerArgs
-from megatron.neox_arguments.parallelism import ParallelismArgs
-from megatron.neox_arguments.post_training import PostTrainingArgs
-from megatron.neox_arguments.resolve import Resolution, resolve
-from megatron.neox_arguments.runner import RunnerArgs
-from megatron.neox_arguments.tokenizer import TokenizerArgs
-from megatron.neox_arguments.training import TrainingArgs
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.keys.checkpoints import CheckpointArgs
+from megatron.neox_arguments.keys.deepspeed import DeepSpeedArgs
+from megatron.neox_arguments.keys.generation import GenerationArgs
+from megatron.neox_arguments.keys.model import ModelArgs
+from megatron.neox_arguments.keys.moe import MoEArgs
+from megatron.neox_arguments.keys.monitoring import MonitoringArgs
+from megatron.neox_arguments.keys.optimizer import OptimizerArgs
+from megatron.neox_arguments.keys.parallelism import ParallelismArgs
+from megatron.neox_arguments.keys.post_training import PostTrainingArgs
+from megatron.neox_arguments.keys.runner import RunnerArgs
+from megatron.neox_arguments.keys.tokenizer import TokenizerArgs
+from megatron.neox_arguments.keys.training import TrainingArgs
+from megatron.neox_arguments.reading.load import apply_overrides, read_ymls, split_arguments
+from megatron.neox_arguments.reading.values import ConfigValues
+from megatron.neox_arguments.resolving.resolve import Resolution, resolve
 
 
 class NeoXArgs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from megatron.neox_arguments.arguments import NeoXArgs
-from megatron.neox_arguments.sections import for_deepspeed
+from megatron.neox_arguments.keys.sections import for_deepspeed
 
 
 def effective_zero_stage(args: NeoXArgs) -> int:

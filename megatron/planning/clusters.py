@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from megatron.errors import ConfigError
 from megatron.launcher.devices import count_devices
 from megatron.launcher.hosts import resolve_hosts
-from megatron.neox_arguments.load import apply_overrides
-from megatron.neox_arguments.runner import RunnerArgs
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.keys.runner import RunnerArgs
+from megatron.neox_arguments.reading.load import apply_overrides
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.devices import DEVICES_PER_NODE, GENERIC, Cluster, Device, recognise
 
 WORLD_KEYS = ("global_num_gpus", "world_size")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import apply_overrides
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.load import apply_overrides
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.candidates import LARGEST_MICRO_BATCH, candidates, changes, divisors, with_micro_batch
 from megatron.planning.devices import Cluster, Device
 from megatron.planning.layout import Layout

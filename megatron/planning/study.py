@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import apply_overrides
-from megatron.neox_arguments.resolve import Resolution
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.load import apply_overrides
+from megatron.neox_arguments.reading.values import ConfigValues
+from megatron.neox_arguments.resolving.resolve import Resolution
 from megatron.planning.clusters import whole_number
 from megatron.planning.devices import DEVICES, Cluster
 from megatron.planning.layout import Layout

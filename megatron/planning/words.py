@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.layout import Layout
 
 _BATCH_KEYS = ("train_micro_batch_size_per_gpu", "batch_size", "train_batch_size", "gradient_accumulation_steps")

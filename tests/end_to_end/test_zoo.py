@@ -21,8 +21,8 @@ import yaml
 import tests.deepspeed_world  # noqa: F401  imports DeepSpeed once, before ranks are forked
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.shrink import shrink
-from megatron.neox_arguments.values import ConfigValues, Origin
+from megatron.neox_arguments.reading.values import ConfigValues, Origin
+from megatron.neox_arguments.shrinking.shrink import shrink
 from megatron.training.pretrain import pretrain
 from tests.end_to_end.runs import TrainedRun, run_deepy
 from tests.shipped import SHIPPED, marked_not_built, read_alone, read_shipped

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import deepy
-from megatron.neox_arguments.draft import Draft
-from megatron.neox_arguments.resolve import STEPS, STEPS_BEFORE_WORLD
-from megatron.neox_arguments.validate import CHECKS, HOST_CHECKS, RUN_CHECKS
+from megatron.neox_arguments.resolving.draft import Draft
+from megatron.neox_arguments.resolving.resolve import STEPS, STEPS_BEFORE_WORLD
+from megatron.neox_arguments.resolving.validate import CHECKS, HOST_CHECKS, RUN_CHECKS
 from tests.golden.cases import ERRORS, Case, find_cases
 
 PLACE = re.compile(r"(?P<file>[\w./-]+):(?P<line>\d+):(?P<column>\d+)")

@@ -24,9 +24,9 @@ from typing import Any
 import pytest
 
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.legacy import modernise
-from megatron.neox_arguments.load import read_ymls
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.legacy import modernise
+from megatron.neox_arguments.reading.load import read_ymls
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.parameters import count_parameters
 from tests.conftest import REPOSITORY
 

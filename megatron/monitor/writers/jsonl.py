@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from megatron.monitor.writers.base import FIRST, Process, errors_name_the_key
-from megatron.neox_arguments.monitoring import MonitoringArgs
+from megatron.neox_arguments.keys.monitoring import MonitoringArgs
 
 
 class JsonlWriter:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch.utils.tensorboard import SummaryWriter
 
 from megatron.monitor.writers.base import FIRST, Process, errors_name_the_key, scalars
-from megatron.neox_arguments.monitoring import MonitoringArgs
+from megatron.neox_arguments.keys.monitoring import MonitoringArgs
 
 
 class TensorBoardWriter:

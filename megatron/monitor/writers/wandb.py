@@ -18,7 +18,7 @@ from megatron.log import get_logger
 from megatron.monitor.writers.base import FIRST, Process, failures_end_the_writer, first_line, scalars
 from megatron.monitor.writers.run_id import run_id
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.monitoring import MonitoringArgs
+from megatron.neox_arguments.keys.monitoring import MonitoringArgs
 
 logger = get_logger(__name__)
 

@@ -8,7 +8,7 @@ import deepy
 from megatron.cli.check import main
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import apply_overrides, read_ymls
+from megatron.neox_arguments.reading.load import apply_overrides, read_ymls
 
 MODEL = """{
   # sizes

@@ -6,7 +6,7 @@ import pytest
 
 from megatron.cli.explain import main
 from megatron.errors import ConfigError
-from megatron.neox_arguments.key_names import find_key, sort_words
+from megatron.neox_arguments.explaining.key_names import find_key, sort_words
 
 MODEL = """num_layers: 4
 hidden_size: 64

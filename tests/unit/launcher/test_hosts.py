@@ -7,7 +7,7 @@ import pytest
 from megatron.errors import ConfigError
 from megatron.launcher.base import Host
 from megatron.launcher.hosts import is_this_machine, resolve_hosts
-from megatron.neox_arguments.runner import RunnerArgs
+from megatron.neox_arguments.keys.runner import RunnerArgs
 
 
 def resolve(*, devices: int = 0, environment: dict[str, str] | None = None, **keys):

@@ -10,7 +10,7 @@ from megatron.components import LAUNCHERS
 from megatron.errors import NeoXError
 from megatron.launcher.agent_options import AgentOptions, agent_command, parse_agent_options
 from megatron.launcher.base import Command, Host, Job
-from megatron.neox_arguments.runner import RunnerArgs
+from megatron.neox_arguments.keys.runner import RunnerArgs
 
 LAUNCHER = LAUNCHERS.load("local")(RunnerArgs.model_construct())
 

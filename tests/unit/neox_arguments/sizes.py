@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.shrink import processes
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.values import ConfigValues
+from megatron.neox_arguments.shrinking.shrink import processes
 from megatron.planning.parameters import count_parameters
 
 VOCABULARY = 50_304

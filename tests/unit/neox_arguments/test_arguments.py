@@ -8,10 +8,10 @@ import pytest
 
 from megatron.errors import ConfigError, LaunchError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import parse_yaml
-from megatron.neox_arguments.runner import RunnerArgs
+from megatron.neox_arguments.keys.runner import RunnerArgs
+from megatron.neox_arguments.reading.load import parse_yaml
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.neox_arguments.transport import encode
-from megatron.neox_arguments.values import ConfigValues
 from tests.unit.neox_arguments.minimal import MINIMAL, build, problem
 
 BROKEN = """{

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from megatron.neox_arguments.deepspeed_config import build_deepspeed_config
-from megatron.neox_arguments.sections import LEGACY, SECTIONS
+from megatron.neox_arguments.keys.sections import LEGACY, SECTIONS
 from tests.unit.neox_arguments.minimal import build
 
 

@@ -8,7 +8,7 @@ from tests.conftest import REPOSITORY
 PROGRAM = """
 import sys, time
 start = time.process_time()
-import megatron.neox_arguments, megatron.neox_arguments.describe, megatron.neox_arguments.deepspeed_config
+import megatron.neox_arguments, megatron.neox_arguments.explaining.describe, megatron.neox_arguments.deepspeed_config
 print(time.process_time() - start, sorted({"torch", "deepspeed", "numpy"} & set(sys.modules)))
 """
 

@@ -13,8 +13,8 @@ import pytest
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import read_ymls
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.load import read_ymls
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.layout import Layout
 from megatron.planning.memory import memory_by_stage
 from megatron.planning.parameters import count_parameters

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import read_ymls
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.load import read_ymls
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.devices import DEVICES, Cluster, Device
 from megatron.planning.layout import Layout
 from megatron.planning.memory import CUDA_ALLOWANCE

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from megatron.errors import ConfigError, NeoXError
-from megatron.neox_arguments.runner import RunnerArgs
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.keys.runner import RunnerArgs
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning import clusters
 from megatron.planning.clusters import choose_cluster, find_cluster, product_names, without_world
 from megatron.planning.devices import DEVICES, GENERIC, Cluster, parse_gpus

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import apply_overrides
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.load import apply_overrides
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.candidates import candidates, changes
 from megatron.planning.layout import Layout
 from megatron.planning.memory import peak_memory

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.neox_arguments.load import read_ymls
+from megatron.neox_arguments.reading.load import read_ymls
 from megatron.planning import text
 from megatron.planning.clusters import without_world
 from megatron.planning.devices import parse_gpus

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.layout import Layout
 from megatron.planning.words import words_for
 

@@ -9,8 +9,8 @@ import torch
 
 from megatron.errors import NeoXError
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.load import apply_overrides
-from megatron.neox_arguments.values import ConfigValues
+from megatron.neox_arguments.reading.load import apply_overrides
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.layout import Layout
 from megatron.planning.memory import peak_memory
 from megatron.planning.relief import smallest_relief

@@ -1,0 +1,111 @@
+"""The configuration in words, for `--dry-run` and the head of a run: what was chosen and where, what follows, how processes are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.keys.types import read_numbers_within
+from megatron.neox_arguments.reading.legacy import modernise
+from megatron.neox_arguments.reading.values import ConfigValues, quote
+from megatron.neox_arguments.resolving.draft import Draft
+from megatron.neox_arguments.resolving.resolve import resolve
+
+
+def summary(args: NeoXArgs, values: ConfigValues, *, planning: bool = False) -> list[str]:
+    """Lines about `args`, which were made from `values`: non-default values with origins, overrides, derived values with their rules,
+    remarks, and the layout. Sections without content are left out."""
+    resolution = resolve(NeoXArgs, values, world_size=args.global_num_gpus, planning=planning)
+    lines = [
+        *chosen_lines(values),
+        *_section("Overridden", override_lines(values)),
+        *_section("Derived", _table(_derived(args, resolution.rules))),
+        *_section("Remarks", resolution.notes),
+        *_section("Layout", layout_lines(args)),
+    ]
+    return lines[:-1]
+
+
+def chosen_lines(values: ConfigValues) -> list[str]:
+    """The values that differ from the defaults, with their places."""
+    return _section("Values that differ from the defaults", _table(_chosen(modernise(values)[0])))
+
+
+def override_lines(values: ConfigValues) -> list[str]:
+    """One line for each value that a later file or the command line changed: old value and place -> new value and place."""
+    return [str(override) for override in modernise(values)[0].overrides if override.old != override.new]
+
+
+def layout_lines(args: NeoXArgs) -> list[str]:
+    """How processes divide the model and the batch."""
+    stages, copies, ranks = args.pipeline_stages, args.data_parallel_size, args.model_parallel_size
+    samples = f"{args.train_micro_batch_size_per_gpu} a micro-batch x {args.gradient_accumulation_steps} accumulated x {_count(copies, 'data-parallel copy')}"
+    tokens = args.train_batch_size * args.seq_length
+    return [
+        f"{_count(args.global_num_gpus, 'process')} = {_count(stages, 'pipeline stage')}"
+        f" x {_count(copies, 'data-parallel copy')} x {_count(ranks, 'tensor rank')}",
+        f"{_count(args.train_batch_size, 'sample')} a step = {samples}; {tokens:,} tokens",
+        f"{args.precision}, ZeRO stage {args.zero_stage}, launcher {args.launcher}",
+    ]
+
+
+def describe_conflict(args: NeoXArgs, values: ConfigValues, conflict: Conflict) -> str:
+    """A problem that shows only once arguments are finished, such as hosts that do not suit the launcher."""
+    draft = Draft(NeoXArgs, args.to_dict(), given=frozenset(values.values), broken=set(), source=values)
+    return draft.describe(conflict.keys, conflict.reason)
+
+
+def _chosen(values: ConfigValues) -> list[tuple[str, Any, str]]:
+    fields = NeoXArgs.model_fields
+    return [
+        (key, read_numbers_within(value), str(values.origin(key) or ""))
+        for key, value in values.values.items()
+        if key in fields and value is not None and value != fields[key].default
+    ]
+
+
+def _derived(args: NeoXArgs, rules: dict[str, str]) -> list[tuple[str, Any, str]]:
+    """Derived keys, then properties that are computed from several keys."""
+    keys = [(key, _shorten(getattr(args, key)), rule) for key, rule in rules.items()]
+    width = "half of two thirds of the intermediate size" if args.gated_activation else "the intermediate size"
+    properties: list[tuple[str, Any, str]] = [
+        ("mlp_width", args.mlp_width, f"{width}, rounded up to a multiple of {args.mlp_multiple_of}"),
+        ("data_parallel_size", args.data_parallel_size, "processes / (pipeline stages x tensor ranks)"),
+    ]
+    if args.train_iters is not None:
+        properties += [
+            (
+                "lr_decay_steps",
+                args.lr_decay_steps,
+                "lr_decay_iters, else lr_decay_fraction x train_iters, else train_iters",
+            ),
+            ("warmup_steps", args.warmup_steps, "warmup x lr_decay_steps"),
+        ]
+    return keys + properties
+
+
+def _shorten(value: Any) -> Any:
+    """`attention_config` without its repetitions: `global x 24`."""
+    if isinstance(value, tuple) and len(value) > 2 and len(set(value)) == 1:
+        return f"{value[0]} x {len(value)}"
+    return value
+
+
+def _table(rows: Sequence[tuple[str, Any, str]]) -> list[str]:
+    if not rows:
+        return []
+    written = [(key, quote(value, limit=60), note) for key, value, note in rows]
+    key_width = max(len(key) for key, _, _ in written)
+    value_width = max(len(value) for _, value, _ in written)
+    return [f"{key:{key_width}}  {value:{value_width}}  {note}".rstrip() for key, value, note in written]
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [title, *(f"  {line}" for line in lines), ""] if lines else []
+
+
+def _count(number: int, noun: str) -> str:
+    plural = {"process": "processes", "data-parallel copy": "data-parallel copies"}.get(noun, f"{noun}s")
+    return f"{number} {noun if number == 1 else plural}"

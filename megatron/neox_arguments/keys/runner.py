@@ -1,0 +1,104 @@
+"""Where and how the processes are started."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from megatron.components import LAUNCHERS
+from megatron.neox_arguments.keys.planned import PLANNED
+from megatron.neox_arguments.keys.types import DERIVED, ComponentName, Group, Integer, Section
+
+
+class RunnerArgs(Group):
+    """Hosts, devices, the launcher and what it passes to every process."""
+
+    hostfile: str | None = None
+    """File with one `HOST slots=N` line a machine (DeepSpeed's format). Default: the file that DLTS_HOSTFILE in the environment
+    names, else this machine only."""
+
+    include: str | None = None
+    """Hosts and devices of the hostfile to use, e.g. `worker-1@worker-2:0,2` (all of worker-1, devices 0 and 2 of worker-2)."""
+
+    exclude: str | None = None
+    """Hosts and devices of the hostfile to leave out, in the notation of `include`. Only one of the two may be given."""
+
+    num_nodes: Integer = Field(-1, ge=-1)
+    """Use only the first N hosts of the hostfile; -1 uses all."""
+
+    num_gpus: Integer | None = Field(None, ge=1, le=4096)
+    """Processes per machine. Default: one per device found; on a machine without a GPU, 1 CPU process."""
+
+    master_port: Integer = Field(29500, ge=1, le=65535)
+    """TCP port on which the first process waits for the others."""
+
+    master_addr: str | None = None
+    """Address of the machine of the first process. Default: the first host of the hostfile, or this machine."""
+
+    launcher: Annotated[str, ComponentName(LAUNCHERS, PLANNED["launcher"])] = Field(DERIVED)
+    """Program that starts the processes. Existing GPT-NeoX always takes pdsh by default, which fails on a laptop without ssh.
+    Default: local, or pdsh when the hostfile names more than one host."""
+
+    force_multi: bool = False
+    """Go through the multi-machine launcher even when only one host is used."""
+
+    autotuning_run: str | None = None
+    """Mode of DeepSpeed's autotuner, `run` or `tune`."""
+
+    no_ssh_check: bool = False
+    """Skip the test connection to every host before starting."""
+
+    comment: str | None = None
+    """Text attached to the Slurm job (`srun --comment`), used on clusters that account by it."""
+
+    account: str | None = None
+    """Slurm account to charge (`srun --account`)."""
+
+    deepspeed_mpi: bool = False
+    """Older spelling of `launcher: openmpi`."""
+
+    deepspeed_slurm: bool = False
+    """Older spelling of `launcher: slurm`."""
+
+    distributed_backend: str = "nccl"
+    """Library of collective operations. On a machine without a GPU the worker uses gloo whatever is written here, so that one config
+    runs on both."""
+
+    global_num_gpus: Integer = Field(DERIVED, ge=1)
+    """Number of processes on all machines together. When it is written, it must agree with hostfile, include, exclude, num_nodes and
+    num_gpus. Default: counted from hosts and devices."""
+
+    user_script: str | None = None
+    """The script being run (train.py, generate.py, ...); keys that only training needs are asked for only there. Set while running."""
+
+    local_rank: Integer | None = None
+    """Number of the process on its machine. Set while running; the environment variable LOCAL_RANK is what counts."""
+
+    rank: Integer | None = None
+    """Number of the process among all. Set while running; the environment variable RANK is what counts."""
+
+    lazy_mpu_init: bool = False
+    """Delay the creation of process groups (for launchers of others that call into this code)."""
+
+    strict_merge: bool = False
+    """Refuse a key that occurs in two config files. By default the later file wins and the override is reported; existing GPT-NeoX
+    always refuses, which makes e.g. 20B.yml + local_setup.yml impossible."""
+
+    config_files: Section | None = None
+    """Names and contents of the merged files, for saved configs; not read again. Set while running."""
+
+    deepscale: bool = False
+    """Name of DeepSpeed before its release; has no meaning any more."""
+
+    deepscale_config: str | None = None
+    """Name of DeepSpeed's config file before its release; has no meaning any more."""
+
+    adlr_autoresume: bool = False
+    """Ask NVIDIA's ADLR cluster whether to stop and requeue the job."""
+
+    adlr_autoresume_object: Any = None
+    """Handle of the ADLR cluster library. Set while running."""
+
+    adlr_autoresume_interval: Integer = Field(1000, ge=1)
+    """Iterations between two questions to the ADLR cluster."""

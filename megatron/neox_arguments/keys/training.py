@@ -1,0 +1,141 @@
+"""The run: batch sizes, length, data, evaluation, and recomputation of activations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from megatron.neox_arguments.keys.types import DERIVED, Group, Integer, Number, Texts
+
+
+class TrainingArgs(Group):
+    """What is trained on, how much of it at a time, and for how long."""
+
+    train_batch_size: Integer = Field(DERIVED, ge=1)
+    """Samples in an optimizer step over all processes: train_micro_batch_size_per_gpu * gradient_accumulation_steps * data-parallel
+    size. Larger batches have less noisy gradients and keep more devices busy, and see more data in the same number of steps. Default:
+    what the other two batch keys give."""
+
+    train_micro_batch_size_per_gpu: Integer = Field(DERIVED, ge=1)
+    """Samples in one forward and backward pass of one process (together with its tensor and pipeline partners). Larger is faster
+    until activations fill the memory; while train_batch_size stays, it changes only the rounding. Default: what train_batch_size and
+    gradient_accumulation_steps leave."""
+
+    gradient_accumulation_steps: Integer = Field(DERIVED, ge=1)
+    """Forward and backward passes whose gradients are summed before an optimizer step: a larger batch in the same memory, one after
+    the other. With a pipeline, also the number of micro-batches in flight: use at least 4 times the stages. Default: what the batch
+    sizes give, else 1."""
+
+    batch_size: Integer | None = Field(None, ge=1)
+    """Older spelling of train_micro_batch_size_per_gpu."""
+
+    train_iters: Integer | None = Field(None, ge=1)
+    """Optimizer steps to train for. Either this or train_epochs must be given."""
+
+    train_epochs: Integer | None = Field(None, ge=1)
+    """Passes over the training data; turned into train_iters when the size of the data is known."""
+
+    seed: Integer = Field(1234, ge=0)
+    """Seed of initial weights, data order and dropout. The same seed gives the same run in every parallel layout."""
+
+    data_path: str | None = None
+    """Prefix of one tokenised dataset (`PREFIX.bin`, `PREFIX.idx`), divided into train, validation and test by `split`."""
+
+    train_data_paths: Texts | None = None
+    """Prefixes of tokenised datasets to train on, mixed by train_data_weights. Needs valid_data_paths and test_data_paths as well."""
+
+    valid_data_paths: Texts | None = None
+    """Prefixes of the datasets of the evaluations while training."""
+
+    test_data_paths: Texts | None = None
+    """Prefixes of the datasets of the evaluation after training."""
+
+    train_data_weights: tuple[Number, ...] | None = None
+    """Relative frequency of samples from each of train_data_paths; normalised. Default: equal."""
+
+    valid_data_weights: tuple[Number, ...] | None = None
+    """Relative frequencies for valid_data_paths. Default: equal."""
+
+    test_data_weights: tuple[Number, ...] | None = None
+    """Relative frequencies for test_data_paths. Default: equal."""
+
+    weight_by_num_documents: bool = False
+    """Derive the weights from the number of documents in each dataset instead; see weighted_sampler_alpha."""
+
+    weighted_sampler_alpha: Number = Field(1.0, ge=0)
+    """Exponent a of the documents' share with weight_by_num_documents: p_i = (n_i / n)^a, weights p_i * (1 - p_i), both normalised. Below
+    1 lifts small datasets; 0 makes all equal."""
+
+    split: str = "969, 30, 1"
+    """Shares of train, validation and test documents of data_path, in file order."""
+
+    data_impl: Literal["infer", "mmap", "cached"] = "infer"
+    """Format of the tokenised files. All existing ones are `mmap`; `infer` looks at the file."""
+
+    pack_impl: Literal["packed", "pack_until_overflow", "unpacked"] = "packed"
+    """How documents become samples: `packed` cuts the endless stream of documents into pieces, `pack_until_overflow` puts whole documents
+    together until the next does not fit, `unpacked` gives each document a sample of its own with padding."""
+
+    mmap_warmup: bool = False
+    """Read every data file once before training so that it lies in the page cache: a slower start, and no waiting for a slow disk
+    where host memory holds the data."""
+
+    use_shared_fs: bool = True
+    """Whether all machines see the same data directory. If not, one process a machine builds the index caches."""
+
+    num_workers: Integer = Field(2, ge=0)
+    """Processes that prepare batches beside each process that reads data; 0 reads in the training process."""
+
+    short_seq_prob: Number = Field(0.1, ge=0, le=1)
+    """Share of shortened samples in masked-language-model data; GPT data never shortens."""
+
+    eod_mask_loss: bool = False
+    """Take no loss on predicting what follows an end-of-document token."""
+
+    eval_interval: Integer = Field(1000, ge=1)
+    """Iterations between two evaluations on the validation data."""
+
+    eval_iters: Integer = Field(100, ge=0)
+    """Batches of an evaluation; 0 never evaluates. Each costs about a third of a training step; more give a less noisy loss."""
+
+    char_level_ppl: bool = False
+    """Also report perplexity per character in evaluations, which makes tokenizers comparable."""
+
+    exit_interval: Integer | None = Field(None, ge=1)
+    """Save and stop at each multiple of this iteration number, for queues with a time limit. Default: never."""
+
+    do_train: bool | None = None
+    """Whether there is something to train. Set while running."""
+
+    do_valid: bool | None = None
+    """Whether there is something to validate. Set while running."""
+
+    do_test: bool | None = None
+    """Whether there is something to test. Set while running."""
+
+    checkpoint_activations: bool = False
+    """Keep only the inputs of every checkpoint_num_layers blocks and compute the rest again in the backward pass: about a third more
+    compute, activation memory divided by the number of layers."""
+
+    checkpoint_num_layers: Integer = Field(1, ge=1)
+    """Blocks recomputed together. 1 recomputes one block at a time and is usually best."""
+
+    deepspeed_activation_checkpointing: bool = True
+    """Whose recomputation is used. Accepted; it is torch's non-reentrant one in every mode, with the same numbers."""
+
+    partition_activations: bool = False
+    """Divide kept activations over the tensor ranks. Accepted without effect so far: sequence_parallel divides the same activations and
+    needs no gathering before the recomputation."""
+
+    contiguous_checkpointing: bool = False
+    """Keep activations in one preallocated buffer, against fragmented memory."""
+
+    checkpoint_in_cpu: bool = False
+    """Keep activations in host memory: room on the device, at the price of slow transfers."""
+
+    synchronize_each_layer: bool = False
+    """Wait for the GPU after each recomputed layer. Accepted without effect: it only slows down."""
+
+    profile_backward: bool = False
+    """Time forward and backward of each recomputed layer."""

@@ -1,0 +1,50 @@
+"""The optional packages that a configuration asks for are installed, before processes start that need them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from megatron.components import TOKENIZERS, WRITERS
+from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.resolving.checks.run import needs_training_keys
+from megatron.registry import Registry
+
+if TYPE_CHECKING:
+    from megatron.neox_arguments.resolving.draft import Draft
+
+PACKAGES = {
+    "SPMTokenizer": "sentencepiece",
+    "TiktokenTokenizer": "tiktoken",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "comet": "comet_ml",
+}
+"""What each component imports that has a file of `requirements/` of its own."""
+
+WRITER_KEYS = {"tensorboard_dir": "tensorboard", "use_wandb": "wandb", "use_comet": "comet"}
+"""The keys that choose a metric writer."""
+
+
+def check_packages(args: Draft) -> None:
+    """What is chosen from the menu has its package (checked when a script is run)."""
+    for key, registry, name in _chosen(args) if args.values["user_script"] else ():
+        if name in PACKAGES and not _is_installed(PACKAGES[name]):
+            file = f"requirements/{registry.requirement(name)}"
+            reason = f'this needs the package "{PACKAGES[name]}", which is not installed'
+            raise Conflict((key,), f"{reason}; add it with pip install -r {file}")
+
+
+def _chosen(args: Draft) -> Iterator[tuple[str, Registry, str]]:
+    """(key, menu, name on it) of the components that may need a package."""
+    yield "tokenizer_type", TOKENIZERS, args.tokenizer_type
+    for key, writer in WRITER_KEYS.items():
+        if getattr(args, key) and needs_training_keys(args):
+            yield key, WRITERS, writer
+
+
+def _is_installed(package: str) -> bool:
+    # A folder of that name in the working directory, such as wandb leaves, is no package.
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None

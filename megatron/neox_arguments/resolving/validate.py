@@ -1,0 +1,112 @@
+"""Every check of a configuration, in the order their problems are reported.
+
+`resolve.py` runs each on a draft, so a check that reads a broken key is skipped and the others still run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from megatron.neox_arguments.resolving.checks.checkpoints import check_checkpoint_exists, check_checkpoint_factor
+from megatron.neox_arguments.resolving.checks.data import (
+    check_all_data_parts,
+    check_companion_paths,
+    check_data_is_given,
+    check_one_data_source,
+    check_rewards_are_unpacked,
+    check_split,
+    check_weights_match_paths,
+)
+from megatron.neox_arguments.resolving.checks.hosts import check_hostfile_exists, check_include_or_exclude
+from megatron.neox_arguments.resolving.checks.layout import (
+    check_gmlp_with_partitioned_activations,
+    check_heads_divide_over_tensor_ranks,
+    check_mlp_divides_over_tensor_ranks,
+    check_pipeline_has_layers,
+    check_sequence_divides_over_tensor_ranks,
+    check_sparse_attention_heads,
+    check_zero_with_experts,
+    check_zero_with_pipeline,
+    check_zero_with_recurrent_mixers,
+)
+from megatron.neox_arguments.resolving.checks.model import (
+    check_half_precision_loss,
+    check_heads_divide_hidden_size,
+    check_key_value_heads,
+    check_norm_position,
+    check_one_mlp_width,
+    check_positions_cover_sequence,
+    check_query_key_norm,
+    check_rotary_channels,
+    check_shared_norm,
+)
+from megatron.neox_arguments.resolving.checks.monitoring import check_wandb_host
+from megatron.neox_arguments.resolving.checks.packages import check_packages
+from megatron.neox_arguments.resolving.checks.rope_scaling import check_rope_scaling, check_scaling_has_rotations
+from megatron.neox_arguments.resolving.checks.run import (
+    check_decay_length,
+    check_iteration_bound_optimizer,
+    check_learning_rates,
+    check_run_length,
+)
+from megatron.neox_arguments.resolving.checks.sections import check_extra_deepspeed_keys
+from megatron.neox_arguments.resolving.checks.tokenizer import check_end_of_document, check_tokenizer_files
+from megatron.neox_arguments.resolving.unsupported import (
+    check_attention_types,
+    check_runtime_keys,
+)
+
+CHECKS: tuple[Callable[[Any], None], ...] = (
+    check_runtime_keys,
+    check_attention_types,
+    check_zero_with_pipeline,
+    check_zero_with_experts,
+    check_zero_with_recurrent_mixers,
+    check_gmlp_with_partitioned_activations,
+    check_sparse_attention_heads,
+    check_pipeline_has_layers,
+    check_heads_divide_over_tensor_ranks,
+    check_mlp_divides_over_tensor_ranks,
+    check_sequence_divides_over_tensor_ranks,
+    check_heads_divide_hidden_size,
+    check_key_value_heads,
+    check_positions_cover_sequence,
+    check_rotary_channels,
+    check_rope_scaling,
+    check_scaling_has_rotations,
+    check_one_mlp_width,
+    check_shared_norm,
+    check_query_key_norm,
+    check_norm_position,
+    check_half_precision_loss,
+    check_run_length,
+    check_iteration_bound_optimizer,
+    check_learning_rates,
+    check_decay_length,
+    check_one_data_source,
+    check_all_data_parts,
+    check_weights_match_paths,
+    check_companion_paths,
+    check_rewards_are_unpacked,
+    check_split,
+    check_end_of_document,
+    check_checkpoint_factor,
+    check_extra_deepspeed_keys,
+    check_wandb_host,
+)
+"""Every check on derived arguments, in the order their problems are reported."""
+
+RUN_CHECKS: tuple[Callable[[Any], None], ...] = (
+    check_data_is_given,
+    check_tokenizer_files,
+    check_packages,
+    check_checkpoint_exists,
+)
+"""Checks of what lies on this machine; not made while planning, when nothing will run."""
+
+HOST_CHECKS: tuple[tuple[Callable[[Any], None], tuple[str, ...]], ...] = (
+    (check_hostfile_exists, ("hostfile",)),
+    (check_include_or_exclude, ("include", "exclude")),
+)
+"""Checks before hosts and devices are looked for, and the keys that cannot be used for that when they fail."""
