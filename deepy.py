@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what is imported here is imported before Ctrl-C is answered
+    from collections.abc import Callable, Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # The imports are inside main, so that Ctrl-C is answered from the first moment on.
+    # The other imports are inside main, so that Ctrl-C is answered from the first moment on.
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ from megatron.mpu.groups import ProcessGroups, build_process_groups
 from megatron.mpu.topology import Topology
 from megatron.neox_arguments import NeoXArgs
 from megatron.planning.layout import Layout
-from megatron.planning.memory import padded_rows
+from megatron.planning.memory.stage_memory import padded_rows
 from megatron.training.objectives.next_token import NextTokenObjective
 from tools.benchmark.peak import Peak
 
@@ -124,8 +124,7 @@ def random_batch(args: NeoXArgs, *, vocabulary: int = VOCABULARY, device: str = 
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(vocabulary, shape, generator=generator)
     positions = torch.arange(args.seq_length).expand(shape).contiguous()
-    batch = Batch(tokens, tokens.clone(), torch.ones(shape), positions)
-    return Batch(**{name: value.to(device) for name, value in vars(batch).items()})
+    return Batch(*(tensor.to(device) for tensor in (tokens, tokens.clone(), torch.ones(shape), positions)))
 
 
 def _state(engine: Any) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:

@@ -1,54 +1,112 @@
-"""The configurations in `configs/`: their names, the files each is meant to be combined with, and what they say is not built yet.
+"""The configurations in `configs/`: their files, what the head of each says, and their values with and without companions.
 
-The comments at the head of a file that are read here are described in `tests/unit/test_configs.py`.
+A file starts with comments that people and tests read:
+
+    # yaml-language-server: $schema=PATH           the schema beside the files
+    # One to three lines: what it is, its source.
+    # N parameters with a vocabulary of V.         models: rows of the embedding, padding included
+    # Combine with: FILE...                        the files beside it on a command line
+    # Not built yet: FEATURE; FEATURE.             features the program refuses so far
+
+A command line names the file with the model first.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import cache
 
+from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.reading.load import read_ymls
 from megatron.neox_arguments.reading.values import ConfigValues
+from megatron.neox_arguments.resolving.smallest_world import smallest_world
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
-SHIPPED = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yml"))
-"""Every file, as `pythia/70M`."""
+FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yml"))
+"""Every file, as `pythia/70M.yml`."""
 
-_WITHOUT_COMPANIONS = {"local_setup": ("python_10M",), "text_generation": ("python_10M", "local_setup")}
-"""Fragments whose header tells in a command line what they are combined with."""
-
-
-def companions(name: str) -> tuple[str, ...]:
-    """What the comment `# Combine with: FILE...` names, without `configs/` and `.yml`."""
-    files = re.findall(r"configs/([\w./-]+)\.yml", "\n".join(_comments(name, "Combine with")))
-    return tuple(files) or _WITHOUT_COMPANIONS.get(name, ())
+SCHEMA = "# yaml-language-server: $schema="
+PARAMETERS = re.compile(r"# ([\d,]+) parameters with a vocabulary of ([\d,]+)\.")
+COMBINE, NOT_BUILT = "# Combine with: ", "# Not built yet: "
 
 
-def read_shipped(name: str) -> ConfigValues:
-    """The values of a file among its companions, the model first, as on a command line."""
-    return _read(name, *companions(name)) if is_model(name) else _read(*companions(name), name)
+@dataclass(frozen=True)
+class Header:
+    """The comments at the head of a file."""
+
+    schema: str
+    prose: tuple[str, ...]
+    parameters: int | None
+    vocabulary: int | None
+    companions: tuple[str, ...]
+    not_built: tuple[str, ...]
 
 
-def read_alone(name: str) -> ConfigValues:
-    """The values of a model's file by itself; a fragment is nothing without its companions."""
-    return _read(name) if is_model(name) else read_shipped(name)
+@cache
+def header_of(file: str) -> Header:
+    """What the comments at the head of a file say."""
+    schema, *lines = (CONFIGS / file).read_text().split("\n\n")[0].splitlines()
+    lines = [line for line in lines if line.startswith("#")]
+    counts = [match for match in map(PARAMETERS.fullmatch, lines) if match]
+    combine = [line.removeprefix(COMBINE) for line in lines if line.startswith(COMBINE)]
+    not_built = [line.removeprefix(NOT_BUILT) for line in lines if line.startswith(NOT_BUILT)]
+    prose = [line for line in lines if not PARAMETERS.fullmatch(line) and not line.startswith((COMBINE, NOT_BUILT))]
+    assert max(len(counts), len(combine), len(not_built)) <= 1
+    return Header(
+        schema=schema,
+        prose=tuple(prose),
+        parameters=int(counts[0][1].replace(",", "")) if counts else None,
+        vocabulary=int(counts[0][2].replace(",", "")) if counts else None,
+        companions=tuple(name.removeprefix("configs/") for name in " ".join(combine).split()),
+        not_built=tuple(not_built[0].rstrip(".").split("; ")) if not_built else (),
+    )
 
 
-def is_model(name: str) -> bool:
+@cache
+def read(*files: str) -> ConfigValues:
+    """The values of these files, merged."""
+    return read_ymls([str(CONFIGS / file) for file in files])
+
+
+def is_model(file: str) -> bool:
     """Whether a file holds an architecture."""
-    return "num_layers" in _read(name).values
+    return "num_layers" in read(file).values
 
 
-def marked_not_built(name: str) -> frozenset[str]:
-    """The features that the comment `# Not built yet: FEATURE; FEATURE.` of a file names."""
-    return frozenset(feature for text in _comments(name, "Not built yet") for feature in text.rstrip(".").split("; "))
+def command_line(file: str) -> list[str]:
+    """A file among its companions, the model first."""
+    companions = header_of(file).companions
+    return [file, *companions] if is_model(file) else [*companions, file]
 
 
-def _read(*names: str) -> ConfigValues:
-    return read_ymls([str(CONFIGS / f"{name}.yml") for name in names])
+def alone(file: str) -> list[str]:
+    """What a file needs to be a configuration at all: nothing for a model, its companions for a piece."""
+    return [file] if is_model(file) else command_line(file)
 
 
-def _comments(name: str, title: str) -> list[str]:
-    text = (CONFIGS / f"{name}.yml").read_text(encoding="utf-8")
-    return re.findall(rf"^\s*# {title}: (.+)$", text, re.MULTILINE)
+def read_shipped(file: str) -> ConfigValues:
+    """The values of a file among its companions."""
+    return read(*command_line(file))
+
+
+def read_alone(file: str) -> ConfigValues:
+    """The values of what a file needs to be a configuration at all."""
+    return read(*alone(file))
+
+
+def arguments(values: ConfigValues) -> NeoXArgs:
+    """The arguments for as few processes as there can be."""
+    return NeoXArgs.from_values(values, world_size=smallest_world(values), planning=True)
+
+
+def features_not_built(values: ConfigValues) -> set[str]:
+    """Names of the features that are asked for and missing."""
+    return {
+        missing.feature
+        for missing in NeoXArgs.resolution(values, world_size=smallest_world(values), planning=True).not_built
+    }
+
+
+MODELS = [file for file in FILES if is_model(file)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from megatron.atomic import atomic_file
@@ -11,7 +11,7 @@ from megatron.cli.check_report import default_lines, judge_together, totals, ver
 from megatron.cli.command_line import CommandLine
 from megatron.cli.styled import plain, show_lines
 from megatron.errors import ConfigError
-from megatron.neox_arguments.explaining.judge import HARMLESS, Kind, judge
+from megatron.neox_arguments.explaining.judge import HARMLESS, Kind, Verdict, judge
 from megatron.neox_arguments.explaining.rewrite import rewrite
 from megatron.neox_arguments.reading.legacy import modernise
 from megatron.neox_arguments.reading.load import apply_overrides, read_ymls, split_arguments
@@ -25,12 +25,14 @@ def main(argv: Sequence[str]) -> int:
     options = parse_check_args(argv)
     files, assignments = split_arguments(options.words)
     merged = apply_overrides(read_ymls(files, directory=options.conf_dir), assignments)
-    parts = [read_ymls([name], directory=options.conf_dir) for name in files]
-    parts.append(apply_overrides(ConfigValues(), assignments))
+    parts = [
+        *(read_ymls([name], directory=options.conf_dir) for name in files),
+        apply_overrides(ConfigValues(), assignments),
+    ]
     verdicts = [verdict for part in parts for verdict in judge(part, among=merged)]
     counting = [verdict for verdict in verdicts if merged.origin(verdict.key) == verdict.origin]
-    bad = {verdict.key.partition(".")[0] for verdict in counting if verdict.kind not in HARMLESS}
-    unusable = {verdict.key.partition(".")[0] for verdict in counting if verdict.kind in UNUSABLE}
+    bad = top_keys(verdict for verdict in counting if verdict.kind not in HARMLESS)
+    unusable = top_keys(verdict for verdict in counting if verdict.kind in UNUSABLE)
     together, fits = judge_together(merged, unusable=unusable, missing=bad - unusable)
     shown = [verdict for verdict in verdicts if verdict.kind != "same"] if options.quiet else verdicts
     show_lines([*verdict_lines(shown, counting), *default_lines(merged, verdicts), *together, *totals(verdicts)])
@@ -40,6 +42,11 @@ def main(argv: Sequence[str]) -> int:
     return 0 if fits and not bad else 1
 
 
+def top_keys(verdicts: Iterable[Verdict]) -> set[str]:
+    """The keys, of those in sections the section, that verdicts are about."""
+    return {verdict.key.partition(".")[0] for verdict in verdicts}
+
+
 def parse_check_args(argv: Sequence[str]) -> argparse.Namespace:
     """The words after `check`."""
     parser = CommandLine(
@@ -47,10 +54,7 @@ def parse_check_args(argv: Sequence[str]) -> argparse.Namespace:
         example="deepy.py check configs/125M.yml configs/local_setup.yml",
         description="Tell what becomes of every key of GPT-NeoX config files, old or new, and start nothing.",
     )
-    parser.add_argument(
-        "words", metavar="CONFIG | key=value", nargs="+", help="YAML files, whole configs or parts of one"
-    )
-    parser.add_argument("-d", "--conf_dir", "--conf-dir", metavar="DIR", help="folder of the config files")
+    parser.add_config("YAML files, whole configs or parts of one")
     parser.add_argument("-q", "--quiet", action="store_true", help="leave out keys that mean the same")
     parser.add_argument("--write", metavar="NEW.yml", help="write the merged config in today's words, tidied up")
     return parser.parse_intermixed_args(argv)

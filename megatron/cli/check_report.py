@@ -13,7 +13,7 @@ from megatron.neox_arguments.explaining.describe import layout_lines, override_l
 from megatron.neox_arguments.explaining.differences import DIFFERENCES, OLDER_DEFAULTS
 from megatron.neox_arguments.explaining.judge import Kind, Verdict
 from megatron.neox_arguments.reading.aliases import spellings
-from megatron.neox_arguments.reading.legacy import look_up, modernise
+from megatron.neox_arguments.reading.legacy import modernise
 from megatron.neox_arguments.reading.legacy_rules import RULES
 from megatron.neox_arguments.reading.values import ConfigValues, Origin, quote
 from megatron.neox_arguments.resolving.checks.tokenizer import FILES
@@ -64,7 +64,7 @@ def default_lines(merged: ConfigValues, verdicts: Iterable[Verdict]) -> list[Lin
     absent = [
         key
         for key in (*DIFFERENCES, *OLDER_DEFAULTS)
-        if not any(look_up(modern, name) is not None for name in spellings(key))
+        if not any(modern.value(name) is not None for name in spellings(key))
     ]
     rows = [
         (key, DIFFERENCES[key].absent)
@@ -121,9 +121,9 @@ def _for_a_run(values: ConfigValues) -> list[str]:
         "train_iters or train_epochs": ("train_iters", "train_epochs"),
         "data": ("data_path", "train_data_paths", "pos_train_data_paths"),
     }
-    tokenizer = look_up(modern, "tokenizer_type") or NeoXArgs.model_fields["tokenizer_type"].default
+    tokenizer = modern.value("tokenizer_type") or NeoXArgs.model_fields["tokenizer_type"].default
     needs |= {key: (key,) for key in FILES.get(tokenizer, ())}
-    missing = [what for what, keys in needs.items() if not any(look_up(modern, key) for key in keys)]
+    missing = [what for what, keys in needs.items() if not any(modern.value(key) for key in keys)]
     return [f"to train, give also {', '.join(missing)}"] if missing else []
 
 

@@ -16,6 +16,11 @@ class CommandLine(argparse.ArgumentParser):
         super().__init__(prog, description=description, epilog=epilog, allow_abbrev=False)
         self._example = example
 
+    def add_config(self, explanation: str, *, metavar: str = "CONFIG | key=value", nargs: str = "+") -> None:
+        """The words that make up a config (`words`), and the folder of its files (`conf_dir`)."""
+        self.add_argument("words", metavar=metavar, nargs=nargs, help=explanation)
+        self.add_argument("-d", "--conf_dir", "--conf-dir", metavar="DIR", help="folder of the config files")
+
     def error(self, message: str) -> NoReturn:
         """Print the usage, the mistake and the fix, and exit with code 2."""
         self.print_usage(sys.stderr)

@@ -39,14 +39,11 @@ def parse_explain_args(argv: Sequence[str]) -> argparse.Namespace:
         example="deepy.py explain lr configs/125M.yml",
         description="Tell what a key means and, with configs, which value it has there and where that comes from.",
     )
-    parser.add_argument(
-        "words",
-        metavar="KEY | CONFIG | key=value",
-        nargs="+",
-        help="keys (also optimizer.params.lr or derived values such as mlp_width); YAML files; single keys. "
+    parser.add_config(
+        "keys (also optimizer.params.lr or derived values such as mlp_width); YAML files; single keys. "
         "Without a KEY: every value that is not a default",
+        metavar="KEY | CONFIG | key=value",
     )
-    parser.add_argument("-d", "--conf_dir", "--conf-dir", metavar="DIR", help="folder of the config files")
     return parser.parse_intermixed_args(argv)
 
 

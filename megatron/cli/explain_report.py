@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from megatron.cli.styled import Line, plain
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.explaining.describe import shorten
 from megatron.neox_arguments.explaining.field_docs import FieldDoc
 from megatron.neox_arguments.explaining.key_state import state_of
 from megatron.neox_arguments.explaining.provenance import PROPERTIES, Writing, trace
@@ -19,6 +19,7 @@ from megatron.neox_arguments.reading.legacy_rules import RULES
 from megatron.neox_arguments.reading.values import ConfigValues, quote
 from megatron.neox_arguments.resolving.draft import Draft
 from megatron.neox_arguments.resolving.unsupported import NotBuilt
+from megatron.text import indent, table
 
 WIDTH = 110
 LONGEST_VALUE = 70
@@ -36,7 +37,7 @@ class Config:
 
 def key_lines(key: str) -> list[Line]:
     """A key in words."""
-    if key in RULES and key not in NeoXArgs.model_fields and "." not in key:
+    if _is_older(key):
         return [plain(key, "bold"), plain(f"  an older key; {RULES[key].reason}")]
     if key in PROPERTIES:
         text = getattr(NeoXArgs, key).__doc__ or ""
@@ -52,6 +53,11 @@ def key_lines(key: str) -> list[Line]:
     return [*lines, _row("state", state)] if state else lines
 
 
+def _is_older(key: str) -> bool:
+    """Whether only older files have this key."""
+    return key in RULES and key not in NeoXArgs.model_fields and "." not in key
+
+
 def _type(doc: FieldDoc) -> str:
     if doc.type == "name":
         return f"one of {doc.allowed}"
@@ -63,7 +69,7 @@ def _type(doc: FieldDoc) -> str:
 def value_lines(key: str, config: Config) -> list[Line]:
     """A key in words, its value in a config and how it came about."""
     title, *words = key_lines(key)
-    if key in RULES and key not in NeoXArgs.model_fields and "." not in key:
+    if _is_older(key):
         return [title, *words, *(plain(f"  {older}") for older in config.translations if older.key == key)]
     found = trace(key, config.draft, config.written, config.translations)
     value = _short(found.value) if found.known else "no usable value (see the problems)"
@@ -74,7 +80,7 @@ def value_lines(key: str, config: Config) -> list[Line]:
     rows += [(item.place, _given(item, key), item.remark) for item in found.writings]
     if found.rule:
         rows.append(("derived", _short(found.value) if found.known else "", found.rule))
-    lines += map(plain, _table(rows))
+    lines += map(plain, indent(table(rows), 4))
     inputs = [f"{item.key} = {_short(item.value)}{f' ({item.place})' if item.place else ''}" for item in found.inputs]
     return [*lines, plain(f"      from {', '.join(inputs)}")] if inputs else lines
 
@@ -107,11 +113,7 @@ def _given(item: Writing, key: str) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, tuple) and len(value) > 2 and len(set(map(str, value))) == 1:
-        return f"{value[0]} x {len(value)}"
+    short = shorten(value)
+    if short is not value:
+        return str(short)
     return "none" if value is None else quote(value, limit=LONGEST_VALUE)
-
-
-def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    places, values = (max(len(row[column]) for row in rows) if rows else 0 for column in (0, 1))
-    return [f"    {place:{places}}  {value:{values}}  {note}".rstrip() for place, value, note in rows]

@@ -9,14 +9,14 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from megatron import text
 from megatron.cli.command_line import CommandLine
 from megatron.cli.styled import Line, plain, show_lines
 from megatron.errors import NeoXError
 from megatron.neox_arguments.reading.load import apply_overrides, read_ymls, split_arguments
-from megatron.planning import text
-from megatron.planning.clusters import choose_cluster, without_world
-from megatron.planning.devices import parse_gpus
-from megatron.planning.report import DEFAULT_MFU, Section, page
+from megatron.planning.hardware.clusters import choose_cluster, without_world
+from megatron.planning.hardware.devices import parse_gpus
+from megatron.planning.page.report import DEFAULT_MFU, Section, page
 from megatron.planning.study import study
 
 
@@ -34,19 +34,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse_plan_args(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """The words after `plan`."""
     parser = CommandLine(
         "deepy.py plan",
         example="deepy.py plan configs/20B.yml --gpus 96xA100-40GB",
         description="Tell what a run needs: memory, time, and layouts that fit. Starts nothing.",
     )
-    parser.add_argument(
-        "words",
-        metavar="CONFIG | key=value",
-        nargs="+",
-        help="YAML files, later ones win; then single keys, e.g. model_parallel_size=2",
-    )
-    parser.add_argument("-d", "--conf_dir", "--conf-dir", metavar="DIR", help="folder of the config files")
+    parser.add_config("YAML files, later ones win; then single keys, e.g. model_parallel_size=2")
     parser.add_argument(
         "--gpus",
         type=_argument(parse_gpus),

@@ -6,12 +6,12 @@ Everything is decided here, before any process starts and without importing torc
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from megatron.cli.command_line import CommandLine
+from megatron.cli.styled import plain, show_lines
 from megatron.components import COMMANDS, LAUNCHERS
 from megatron.errors import ConfigError, LaunchError
 from megatron.launcher.base import DEFAULT_GRACE_SECONDS, Command, Host, Job, Launcher
@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> int:
     options = parse_run_args(argv)
     plan = make_plan(options)
     if options.dry_run:
-        show(summary(plan.args, plan.values))
-        show([*plan.notes, "", "commands:", *map(str, plan.commands)])
+        commands = ["commands:", *map(str, plan.commands)]
+        show_lines(map(plain, [*summary(plan.args, plan.values), *plan.notes, "", *commands]))
         return 0
-    show([*override_lines(plan.values), *plan.notes])
+    show_lines(map(plain, [*override_lines(plan.values), *plan.notes]))
     return run_commands(plan.commands, grace_seconds=plan.job.grace_seconds)
 
 
@@ -73,13 +73,7 @@ def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
         epilog=f"Instead of a script: {', '.join(COMMANDS.names)}, which look at configs and start nothing (deepy.py COMMAND --help).",
     )
     parser.add_argument("script", metavar="SCRIPT", help="train.py, generate.py, ...")
-    parser.add_argument(
-        "words",
-        metavar="CONFIG | key=value",
-        nargs="*",
-        help="YAML files, later ones win; then single keys, e.g. optimizer.params.lr=1e-4",
-    )
-    parser.add_argument("-d", "--conf_dir", "--conf-dir", metavar="DIR", help="folder of the config files")
+    parser.add_config("YAML files, later ones win; then single keys, e.g. optimizer.params.lr=1e-4", nargs="*")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the merged config, the layout and the commands, and start nothing"
     )
@@ -150,9 +144,3 @@ def option_assignments(options: argparse.Namespace) -> list[str]:
     """`key=value` for every config key that was given as an option."""
     given = {key: getattr(options, key) for key in KEYS_AS_OPTIONS}
     return [f"{key}={value}" for key, value in given.items() if value is not None]
-
-
-def show(lines: Sequence[str]) -> None:
-    """Print lines, before anything else writes to the terminal."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()

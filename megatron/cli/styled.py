@@ -6,9 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
-from rich.text import Text
-
 from megatron.errors import NeoXError
 
 Line = Sequence[tuple[str, str]]
@@ -33,6 +30,9 @@ def show_lines(lines: Iterable[Line]) -> None:
 
 def _write(lines: Iterable[Line]) -> None:
     if sys.stdout.isatty():
+        from rich.console import Console  # takes longer to import than most of what is shown takes to find out
+        from rich.text import Text
+
         console = Console(file=sys.stdout, highlight=False)
         for line in lines:
             console.print(Text.assemble(*line), soft_wrap=True)

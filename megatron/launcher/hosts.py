@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from megatron.launcher.base import Host
 from megatron.launcher.devices import count_devices
-from megatron.launcher.hostfile import exclude_hosts, include_hosts, read_hostfile
+from megatron.launcher.host_filters import exclude_hosts, include_hosts
+from megatron.launcher.hostfile import read_hostfile
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.keys.runner import RunnerArgs
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from megatron.components import LAUNCHERS
 from megatron.errors import LaunchError, MissingRequirement
 from megatron.launcher.agent_options import REPOSITORY, agent_command
 from megatron.launcher.base import Command, Job
@@ -26,7 +28,7 @@ class LocalLauncher:
             names = ", ".join(host.name for host in job.hosts)
             keys = [key for key in ("launcher", "hostfile", "include") if getattr(self._args, key)]
             reason = f"this launcher starts processes on this machine only, but the hosts are {names}"
-            raise Conflict(keys, f"{reason}; set launcher to one for several machines")
+            raise Conflict(keys, f"{reason}; {_way_out(keys)}")
         if not Path(job.script).is_file():
             raise LaunchError(f'the script "{job.script}" does not exist: give the path of one, e.g. train.py')
         if importlib.util.find_spec("torch") is None:
@@ -39,3 +41,11 @@ class LocalLauncher:
         slots = job.hosts[0].slots
         devices = () if slots == tuple(range(len(slots))) else slots
         return [agent_command(job, devices=devices, environment={"PYTHONPATH": str(REPOSITORY)})]
+
+
+def _way_out(keys: Sequence[str]) -> str:
+    """What to do about hosts that are not this machine; another launcher is only named where there is one."""
+    named = " and ".join(key for key in keys if key != "launcher") or "DLTS_HOSTFILE from the environment"
+    others = [name for name in LAUNCHERS.names if name != "local"]
+    other = f", or set launcher to one of {', '.join(others)}" if others else ""
+    return f"remove {named} to use this machine, or keep it alone in the hostfile{other}"

@@ -1,6 +1,6 @@
 """Rules by which values follow from one another. Pure functions of plain values; each raises `Conflict` when the values disagree.
 
-`resolve.py` calls them on a configuration; other rooms use those they need (vocabulary padding, checkpoint iterations).
+`resolving/steps.py` calls them on a configuration; other rooms use those they need (vocabulary padding, checkpoint iterations).
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ DEFAULT_ZERO: dict[str, Any] = {
     "overlap_comm": False,
     "contiguous_gradients": False,
 }
+
+MAX_LAYERS = 100_000
+"""More than any model has."""
+
+NEAR = 100_000
+"""How far a divisor is looked for: a number with a zero too many must not keep anyone waiting."""
 
 
 @dataclass(frozen=True)
@@ -218,13 +224,6 @@ def nearest_multiples(value: int, of: int) -> str:
     """`"768 or 832"`: the positive multiples of `of` on both sides of `value`."""
     below = value // of * of
     return f"{below} or {below + of}" if below else str(of)
-
-
-MAX_LAYERS = 100_000
-"""More than any model has."""
-
-NEAR = 100_000
-"""How far a divisor is looked for: a number with a zero too many must not keep anyone waiting."""
 
 
 def nearest_divisors(value: int, of: int) -> str:

@@ -9,19 +9,21 @@ from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.reading.load import apply_overrides
 from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.neox_arguments.resolving.resolve import Resolution
-from megatron.planning.clusters import whole_number
-from megatron.planning.devices import DEVICES, Cluster
+from megatron.planning.hardware.clusters import WORLD_KEYS, whole_number
+from megatron.planning.hardware.devices import DEVICES, Cluster
 from megatron.planning.layout import Layout
-from megatron.planning.search import Proposal, Search
-from megatron.planning.vocabulary import Vocabulary, find_vocabulary
+from megatron.planning.model.vocabulary import Vocabulary, find_vocabulary
+from megatron.planning.search.search import Proposal, Search
+from megatron.planning.search.words import BATCH_KEYS
 
 LAYOUT_KEYS = (
     *("pipe_parallel_size", "model_parallel_size", "sequence_parallel", "zero_stage"),
-    *("train_micro_batch_size_per_gpu", "batch_size", "train_batch_size", "gradient_accumulation_steps"),
-    *("global_num_gpus", "world_size"),
+    *BATCH_KEYS,
+    *WORLD_KEYS,
 )
+SAMPLES_KEYS = tuple(key for key in BATCH_KEYS if key != "gradient_accumulation_steps")
+"""Keys of which any says how many samples a step takes."""
 PARALLEL_KEYS = ("pipe_parallel_size", "model_parallel_size")
-BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "batch_size")
 PROPOSALS = 3
 MOST_DOUBLINGS = 10
 
@@ -72,7 +74,7 @@ def study(
         refusal=refusal,
         fits=fits,
         layouts_wanted=count,
-        has_batch=any(values.values.get(key) is not None for key in BATCH_KEYS),
+        has_batch=any(values.values.get(key) is not None for key in SAMPLES_KEYS),
         proposals=proposals,
         nearest=search.nearest(given) if given is not None and not fits else None,
         larger=_larger(search) if count and not proposals else (),

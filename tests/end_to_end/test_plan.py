@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from megatron.planning.text import WIDTH
+from megatron.text import WIDTH
 from tests.conftest import REPOSITORY
 from tests.end_to_end.runs import ON_CPU, deepy_command
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.explaining.provenance import PROPERTIES
 from megatron.neox_arguments.keys.types import read_numbers_within
 from megatron.neox_arguments.reading.legacy import modernise
 from megatron.neox_arguments.reading.values import ConfigValues, quote
 from megatron.neox_arguments.resolving.draft import Draft
 from megatron.neox_arguments.resolving.resolve import resolve
+from megatron.text import table
 
 
 def summary(args: NeoXArgs, values: ConfigValues, *, planning: bool = False) -> list[str]:
@@ -21,7 +23,7 @@ def summary(args: NeoXArgs, values: ConfigValues, *, planning: bool = False) -> 
     lines = [
         *chosen_lines(values),
         *_section("Overridden", override_lines(values)),
-        *_section("Derived", _table(_derived(args, resolution.rules))),
+        *_section("Derived", _rows(_derived(args, resolution.rules))),
         *_section("Remarks", resolution.notes),
         *_section("Layout", layout_lines(args)),
     ]
@@ -30,7 +32,7 @@ def summary(args: NeoXArgs, values: ConfigValues, *, planning: bool = False) -> 
 
 def chosen_lines(values: ConfigValues) -> list[str]:
     """The values that differ from the defaults, with their places."""
-    return _section("Values that differ from the defaults", _table(_chosen(modernise(values)[0])))
+    return _section("Values that differ from the defaults", _rows(_chosen(modernise(values)[0])))
 
 
 def override_lines(values: ConfigValues) -> list[str]:
@@ -68,38 +70,25 @@ def _chosen(values: ConfigValues) -> list[tuple[str, Any, str]]:
 
 def _derived(args: NeoXArgs, rules: dict[str, str]) -> list[tuple[str, Any, str]]:
     """Derived keys, then properties that are computed from several keys."""
-    keys = [(key, _shorten(getattr(args, key)), rule) for key, rule in rules.items()]
+    keys = [(key, shorten(getattr(args, key)), rule) for key, rule in rules.items()]
     width = "half of two thirds of the intermediate size" if args.gated_activation else "the intermediate size"
-    properties: list[tuple[str, Any, str]] = [
+    names = ["data_parallel_size", *(["lr_decay_steps", "warmup_steps"] if args.train_iters is not None else [])]
+    return [
+        *keys,
         ("mlp_width", args.mlp_width, f"{width}, rounded up to a multiple of {args.mlp_multiple_of}"),
-        ("data_parallel_size", args.data_parallel_size, "processes / (pipeline stages x tensor ranks)"),
+        *((name, getattr(args, name), PROPERTIES[name][0]) for name in names),
     ]
-    if args.train_iters is not None:
-        properties += [
-            (
-                "lr_decay_steps",
-                args.lr_decay_steps,
-                "lr_decay_iters, else lr_decay_fraction x train_iters, else train_iters",
-            ),
-            ("warmup_steps", args.warmup_steps, "warmup x lr_decay_steps"),
-        ]
-    return keys + properties
 
 
-def _shorten(value: Any) -> Any:
-    """`attention_config` without its repetitions: `global x 24`."""
-    if isinstance(value, tuple) and len(value) > 2 and len(set(value)) == 1:
+def shorten(value: Any) -> Any:
+    """A list without its repetitions: `global x 24`."""
+    if isinstance(value, tuple) and len(value) > 2 and len(set(map(str, value))) == 1:
         return f"{value[0]} x {len(value)}"
     return value
 
 
-def _table(rows: Sequence[tuple[str, Any, str]]) -> list[str]:
-    if not rows:
-        return []
-    written = [(key, quote(value, limit=60), note) for key, value, note in rows]
-    key_width = max(len(key) for key, _, _ in written)
-    value_width = max(len(value) for _, value, _ in written)
-    return [f"{key:{key_width}}  {value:{value_width}}  {note}".rstrip() for key, value, note in written]
+def _rows(rows: Iterable[tuple[str, Any, str]]) -> list[str]:
+    return table([(key, quote(value, limit=60), note) for key, value, note in rows])
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

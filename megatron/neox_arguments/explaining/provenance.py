@@ -9,9 +9,10 @@ from typing import Any
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.keys.sections import SECTIONS
 from megatron.neox_arguments.reading.aliases import spellings
-from megatron.neox_arguments.reading.legacy import Translation, look_up
-from megatron.neox_arguments.reading.values import ConfigValues, Origin
+from megatron.neox_arguments.reading.legacy import Translation
+from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.neox_arguments.reading.yaml_text import parse_yaml
 from megatron.neox_arguments.resolving.draft import BrokenKey, Draft
 
@@ -49,7 +50,7 @@ _INPUTS: dict[str, tuple[str, ...]] = {
     "precision": ("fp16.enabled", "bf16.enabled"),
     "dynamic_loss_scale": ("precision", "loss_scale"),
     "launcher": ("hostfile", "num_nodes", "include"),
-    "global_num_gpus": ("hostfile", "num_nodes", "num_gpus", "include", "exclude"),
+    "global_num_gpus": ("pipe_parallel_size", "model_parallel_size"),
 }
 """The keys behind rules that do not name them."""
 
@@ -88,6 +89,10 @@ class Provenance:
 def trace(key: str, draft: Draft, written: ConfigValues, translations: tuple[Translation, ...]) -> Provenance:
     """How `key` (a key, a key in a section, or a property of NeoXArgs) got its value in `draft`, which was made from `written`."""
     known, value = _value(draft, key)
+    if known and value is None:
+        value = next(
+            (other for _, other in (_value(draft, name) for name in spellings(key)) if other is not None), None
+        )
     rule, names = PROPERTIES.get(key) or _rule(draft, key)
     if set(names) & (set(spellings(key)) - {key}):
         rule = ""  # it only repeats what was written under the other name
@@ -109,7 +114,14 @@ def _value(draft: Draft, key: str) -> tuple[bool, Any]:
         return False, None
     for name in inner:
         value = value.get(name) if isinstance(value, Mapping) else None
-    return True, value
+    return True, _default(key) if inner and value is None else value
+
+
+def _default(path: str) -> Any:
+    """What a key in a section is while the section does not hold it; None where that follows from something else."""
+    section, _, name = path.rpartition(".")
+    field = SECTIONS[section].model_fields.get(name) if section in SECTIONS else None
+    return None if field is None else field.get_default()
 
 
 def _rule(draft: Draft, key: str) -> tuple[str, tuple[str, ...]]:
@@ -123,23 +135,33 @@ def _rule(draft: Draft, key: str) -> tuple[str, tuple[str, ...]]:
 def _writings(
     key: str, draft: Draft, written: ConfigValues, translations: tuple[Translation, ...]
 ) -> Iterator[Writing]:
-    names = spellings(key)
-    given = False
-    for file in written.files:
-        part = parse_yaml(file.text, source=file.path)
-        found = [*_in_file(part, names, translations)]
+    """What each file and then each word of the command line says about the key."""
+    given: set[str] = set()
+    for part, path in _parts(written):
+        inner = ".".join(path)
+        if inner.startswith(f"{key}."):
+            yield Writing(str(part.origin(path)), inner, part.value(inner))
+            continue
+        found = [*_in_part(part, spellings(key), translations)]
         yield from found
-        section = key.partition(".")[0]
-        if given and not found and "." in key and part.values.get(section) is not None:
-            yield Writing(str(part.origin(section)), section, None, "replaces the whole section, which is without it")
-        given = given or bool(found)
-    for name in names:
-        yield from _outside_files(written, name)
+        for name in spellings(key):
+            if name in given and not found and (loss := _loss(part, path, name)) is not None:
+                yield loss
+                given.discard(name)
+        given.update(item.name if item.name in spellings(key) else key for item in found)
 
 
-def _in_file(part: ConfigValues, names: tuple[str, ...], translations: tuple[Translation, ...]) -> Iterator[Writing]:
+def _parts(written: ConfigValues) -> Iterator[tuple[ConfigValues, tuple[str, ...]]]:
+    """What was merged, in order, each with the path that it replaces; a file replaces every key that it holds."""
+    for file in written.files:
+        yield parse_yaml(file.text, source=file.path), ()
+    for assignment in written.assignments:
+        yield ConfigValues().with_value(assignment.path, assignment.value, assignment.origin), assignment.path
+
+
+def _in_part(part: ConfigValues, names: tuple[str, ...], translations: tuple[Translation, ...]) -> Iterator[Writing]:
     for name in names:
-        value = look_up(part, name)
+        value = part.value(name)
         if value is not None:
             yield Writing(str(part.origin(name)), name, value)
     for older in translations:
@@ -150,18 +172,19 @@ def _in_file(part: ConfigValues, names: tuple[str, ...], translations: tuple[Tra
                     yield Writing(str(older.origin), older.key, older.value, remark)
 
 
-def _outside_files(written: ConfigValues, name: str) -> Iterator[Writing]:
-    """What the command line gave, each time."""
-    paths = {file.path for file in written.files}
-    overrides = [item for item in written.overrides if item.key == name and _is_outside(item.new_origin, paths)]
-    if overrides and _is_outside(overrides[0].old_origin, paths):
-        yield Writing(str(overrides[0].old_origin), name, overrides[0].old)
-    for override in overrides:
-        yield Writing(str(override.new_origin), name, override.new)
-    origin = written.origins.get(tuple(name.split(".")))
-    if not overrides and _is_outside(origin, paths):
-        yield Writing(str(origin), name, look_up(written, name))
-
-
-def _is_outside(origin: Origin | None, paths: set[str]) -> bool:
-    return origin is not None and origin.source not in paths
+def _loss(part: ConfigValues, path: tuple[str, ...], name: str) -> Writing | None:
+    """How a part without a value for `name` takes away the one of an earlier part; None when it does not."""
+    names = tuple(name.split("."))
+    if names[0] not in part.values or path != names[: len(path)]:
+        return None
+    section: Any = part.values
+    for depth, inner in enumerate(names, start=1):
+        if inner not in section:
+            replaced = ".".join(path or names[:1])
+            remark = "replaces the whole section, which is without it"
+            return Writing(str(part.origin(replaced)), replaced, None, remark)
+        section = section[inner]
+        if not isinstance(section, Mapping):
+            taken = ".".join(names[:depth])
+            return Writing(str(part.origin(taken)), taken, None, "null: not given, earlier values do not count")
+    return None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import get_args
 
+from megatron.neox_arguments.explaining.differences import DIFFERENCES
 from megatron.neox_arguments.explaining.field_docs import GROUP_OF, GROUPS, describe_group
 from megatron.neox_arguments.explaining.key_state import KeyState, state_of
 from megatron.neox_arguments.explaining.section_docs import describe_key, field_of, sub_keys
@@ -178,10 +179,13 @@ def _became(rule: Rule) -> str:
 
 
 def _differences() -> str:
-    """The keys whose description tells a difference."""
-    keys = [key for key in GROUP_OF if "xisting GPT-NeoX" in describe_key(key).text]
-    lines = [f"## {_DIFFERENCES}", "", "Told at each of these keys:", "", _links(keys)]
-    return "\n".join(lines)
+    """Keys that mean something else than in GPT-NeoX, or have another default."""
+    rows = [
+        (f"[{key}](#{key})", _with_links(difference.given or f"not given: {difference.absent}", inside=key))
+        for key, difference in DIFFERENCES.items()
+    ]
+    text = "Of a key that two files hold the later value counts, where GPT-NeoX refuses both; see strict_merge."
+    return "\n".join([f"## {_DIFFERENCES}", "", _with_links(text, inside=""), "", *_table(("key", "here"), rows)])
 
 
 def _not_built() -> str:

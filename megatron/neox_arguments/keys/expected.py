@@ -34,6 +34,7 @@ _SECTION_EXAMPLES = {
     "zero_optimization": "{stage: 1}",
     "fp16": "{enabled: true}",
     "bf16": "{enabled: true}",
+    "params": "{lr: 1e-4}",
 }
 
 

@@ -34,7 +34,7 @@ class ModelArgs(Group):
     mlp_multiple_of: Integer = Field(1, ge=1)
     """The MLP width is rounded up to a multiple of this."""
 
-    expansion_factor: Number | None = Field(None, gt=0)
+    expansion_factor: Number | None = Field(None, gt=0, le=1000)
     """MLP width as a multiple of hidden_size; another way to write intermediate_size."""
 
     num_attention_heads: Integer = Field(DERIVED, ge=1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from megatron.neox_arguments.keys.attention_types import SPARSE, WHOLE_BLOCKS
+
 PLANNED: dict[str, tuple[str, ...]] = {
     "norm": ("te_rmsnorm", "te_layernorm"),
     "pos_emb": ("sinusoidal", "rpe", "alibi"),
     "optimizer_type": ("onebitadam", "cpu_adam", "cpu_torch_adam", "sm3", "madgrad_wd", "sgd", "lion", "lamb", "muon"),
     "launcher": ("pdsh", "openmpi", "mpich", "impi", "mvapich", "slurm", "jsrun"),
     "train_impl": ("dpo", "rm", "kto", "reinforce"),
-    "attention_config": (
-        *("local", "sparse_fixed", "sparse_variable", "bigbird", "bslongformer"),
-        *("gmlp", "amlp", "rwkv", "mamba"),
-    ),
+    "attention_config": (*SPARSE, *WHOLE_BLOCKS),
 }

@@ -22,7 +22,8 @@ class PostTrainingArgs(Group):
     """Shape of the data: plain text samples, chosen/rejected pairs, or samples sent by a server while training."""
 
     allow_chopped: bool = True
-    """Whether documents longer than seq_length are cut (true) or left out (false)."""
+    """Whether documents longer than a sample (seq_length + 1 tokens) are cut (true) or left out (false). Only where pack_impl keeps
+    documents whole: `packed` cuts them wherever a sample ends."""
 
     dpo_fp32: bool = True
     """Compute the DPO loss from fp32 log-probabilities."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -61,7 +61,7 @@ class RunnerArgs(Group):
     deepspeed_slurm: bool = False
     """Older spelling of `launcher: slurm`."""
 
-    distributed_backend: str = "nccl"
+    distributed_backend: Literal["nccl", "gloo", "mpi", "ucc"] = "nccl"
     """Library of collective operations. On a machine without a GPU the worker uses gloo whatever is written here, so that one config
     runs on both."""
 

@@ -82,6 +82,9 @@ CLOSED = (*CHECKED, "optimizer", "rope_scaling")
 """Sections that may hold no keys but those of their fields."""
 
 
+MOST_NAMED = 16
+"""Keys of a section that a message lists."""
+
 _EXPECTED = {"betas": "expected two numbers of at least 0 and below 1; write two such as [0.9, 0.95]"}
 """What to say of values with a shape of their own."""
 
@@ -100,7 +103,8 @@ def _hint(section: str, key: str) -> str:
     within = f"{section}.params"
     if within in SECTIONS and key in SECTIONS[within].model_fields:
         return f"; move it into {within}"
-    return did_you_mean(key, known) or f"; remove it, or choose among {', '.join(known)}"
+    few = f"choose among {', '.join(known)}" if len(known) <= MOST_NAMED else "look it up in configs/neox_arguments.md"
+    return did_you_mean(key, known) or f"; remove it, or {few}"
 
 
 def wrong_section_values(section: str, written: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -122,7 +126,7 @@ def _objection(model: type[Group], key: str, value: Any) -> str | None:
     except ValidationError as error:
         if get_origin(annotation) is Literal:
             return choice(value, list(map(str, get_args(annotation))))
-        return _EXPECTED.get(key) or expectation(error.errors()[-1])
+        return _EXPECTED.get(key) or expectation(error.errors()[-1], key)
     return None
 
 

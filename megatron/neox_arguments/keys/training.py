@@ -64,7 +64,7 @@ class TrainingArgs(Group):
     """Derive the weights from the number of documents in each dataset instead; see weighted_sampler_alpha."""
 
     weighted_sampler_alpha: Number = Field(1.0, ge=0)
-    """Exponent a of the documents' share with weight_by_num_documents: p_i = (n_i / n)^a, weights p_i * (1 - p_i), both normalised. Below
+    """Exponent a of the documents' share with weight_by_num_documents: p_i = (n_i / n)^a, weights p_i * (1 - n_i / n), both normalised. Below
     1 lifts small datasets; 0 makes all equal."""
 
     split: str = "969, 30, 1"
@@ -75,14 +75,17 @@ class TrainingArgs(Group):
 
     pack_impl: Literal["packed", "pack_until_overflow", "unpacked"] = "packed"
     """How documents become samples: `packed` cuts the endless stream of documents into pieces, `pack_until_overflow` puts whole documents
-    together until the next does not fit, `unpacked` gives each document a sample of its own with padding."""
+    together until the next does not fit, `unpacked` gives each document a sample of its own, in file order. The last two fill up with
+    padding, which costs compute but takes no loss, and cut what is longer than a sample (see allow_chopped). They shuffle all samples that
+    a run asks for: another train_iters, or a batch size changed on the way, gives another order."""
 
     mmap_warmup: bool = False
     """Read every data file once before training so that it lies in the page cache: a slower start, and no waiting for a slow disk
     where host memory holds the data."""
 
     use_shared_fs: bool = True
-    """Whether all machines see the same data directory. If not, one process a machine builds the index caches."""
+    """Whether all machines see the same data directory: one process of the run then builds the index caches beside the data. If not,
+    one process a machine does."""
 
     num_workers: Integer = Field(2, ge=0)
     """Processes that prepare batches beside each process that reads data; 0 reads in the training process."""
@@ -92,6 +95,15 @@ class TrainingArgs(Group):
 
     eod_mask_loss: bool = False
     """Take no loss on predicting what follows an end-of-document token."""
+
+    reset_position_ids: bool = False
+    """Count positions from 0 again behind each end-of-document token, as if the next document stood alone."""
+
+    reset_attention_mask: bool = False
+    """Let a token see earlier tokens of its own document only. A document ends with an end-of-document token, so the data needs them
+    (`--append-eod`). With reset_position_ids and eod_mask_loss, training on packed documents is training on each alone. `flash` attention
+    gets faster the shorter the documents are; on a GPU that takes the flash-attn package. Without it, and in `global` attention, a mask
+    of seq_length x seq_length is kept for each sample of a micro-batch."""
 
     eval_interval: Integer = Field(1000, ge=1)
     """Iterations between two evaluations on the validation data."""

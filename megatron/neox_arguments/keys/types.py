@@ -7,6 +7,7 @@ it takes for its name to be accepted.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from megatron.registry import Registry, did_you_mean
 
 DERIVED: Any = None
 """The default of a key that must be given, or follows from others: finished arguments never hold None there, as its type says."""
+
+LARGEST_INTEGER = 2**63 - 1
+"""Whole numbers beyond this do not fit into the 64 bits that tensors and files count with."""
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -57,6 +61,8 @@ def _only_whole_number(value: Any) -> Any:
     number = read_number(value)
     if isinstance(number, str | bool):
         raise PydanticKnownError("int_parsing" if isinstance(number, str) else "int_type")
+    if isinstance(number, int | float) and LARGEST_INTEGER < abs(number) < math.inf:
+        raise PydanticCustomError("expected", "expected a whole number below 2^63; use a smaller one")
     return number
 
 

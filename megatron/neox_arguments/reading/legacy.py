@@ -17,6 +17,9 @@ from megatron.neox_arguments.reading.excerpt import excerpt
 from megatron.neox_arguments.reading.legacy_rules import RULES, Refused, Rule
 from megatron.neox_arguments.reading.values import ConfigValues, Origin, Override, quote
 
+DATA_LISTS = ("_data_paths", "_data_weights")
+"""How keys end that give lists of datasets, with what lies beside them."""
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -62,7 +65,7 @@ def modernise(values: ConfigValues) -> tuple[ConfigValues, tuple[Translation, ..
         rule = RULES[translation.key]
         for key, value in translation.becomes.items():
             modern = _with(modern, key, value, translation, replaces=rule.replaces or key == translation.key)
-    return _settle_aliases(modern), translations
+    return _settle_data(_settle_aliases(modern)), translations
 
 
 def translate(
@@ -72,27 +75,17 @@ def translate(
 
     Values that a conversion needs besides are looked up `among` these (default: the same configuration).
     """
-    found = [
-        _apply(values, key, rule, among or values) for key, rule in RULES.items() if look_up(values, key) is not None
-    ]
+    found = [_apply(values, key, rule, among or values) for key, rule in RULES.items() if values.value(key) is not None]
     return (
         tuple(item for item in found if isinstance(item, Translation)),
         tuple(item for item in found if isinstance(item, Refusal)),
     )
 
 
-def look_up(values: ConfigValues, key: str) -> Any:
-    """The value written for `key` ("norm", "optimizer.params.lr"), None when there is none."""
-    value: Any = values.values
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
 def _apply(values: ConfigValues, key: str, rule: Rule, among: ConfigValues) -> Translation | Refusal | None:
-    written, origin = look_up(values, key), values.origin(key)
+    written, origin = values.value(key), values.origin(key)
     try:
-        becomes = rule.convert(written, lambda name: read_number(look_up(among, name)))
+        becomes = rule.convert(written, lambda name: read_number(among.value(name)))
     except Refused as refused:
         return Refusal(key, written, origin, str(refused))
     except TypeError:
@@ -119,7 +112,7 @@ def _without(values: ConfigValues, key: str) -> ConfigValues:
 
 def _with(values: ConfigValues, key: str, value: Any, older: Translation, *, replaces: bool) -> ConfigValues:
     """`values` with `key` set at the place of an older key, unless today's key was given later."""
-    given, place = look_up(values, key), values.origin(key)
+    given, place = values.value(key), values.origin(key)
     origin = older.origin or Origin(f'the older key "{older.key}"')
     later = _rank(values, older.origin) - _rank(values, place)
     if given is None or (replaces and later == 0):
@@ -140,13 +133,32 @@ def _with(values: ConfigValues, key: str, value: Any, older: Translation, *, rep
 def _settle_aliases(values: ConfigValues) -> ConfigValues:
     """Of two spellings of one key given in different places, the earlier is dropped as overridden."""
     for spellings in ALIASES.items():
-        written = [(name, look_up(values, name), values.origin(name)) for name in spellings]
+        written = [(name, values.value(name), values.origin(name)) for name in spellings]
         if any(value is None for _, value, _ in written):
             continue
         earlier, later = sorted(written, key=lambda item: _rank(values, item[2]))
         if _rank(values, earlier[2]) < _rank(values, later[2]):
             override = Override(later[0], *earlier[1:], *later[1:])
             values = replace(_without(values, earlier[0]), overrides=(*values.overrides, override))
+    return values
+
+
+def _settle_data(values: ConfigValues) -> ConfigValues:
+    """One dataset that is split, and lists of datasets, are two ways to give the same thing: the later way drops the earlier.
+
+    Within one file they stay a conflict, which a check tells.
+    """
+    lists = [key for key in values.values if key.endswith(DATA_LISTS) and values.value(key) is not None]
+    if values.value("data_path") is None or not lists:
+        return values
+    single = _rank(values, values.origin("data_path"))
+    several = [_rank(values, values.origin(key)) for key in lists]
+    dropped, winner = (lists, "data_path") if single > max(several) else (["data_path"], lists[0])
+    if min(several) <= single <= max(several):
+        return values
+    for key in dropped:
+        override = Override(key, values.value(key), values.origin(key), values.value(winner), values.origin(winner))
+        values = replace(_without(values, key), overrides=(*values.overrides, override))
     return values
 
 

@@ -167,7 +167,6 @@ _EXPERTS = (
 )
 _ENCODER = "models with an encoder were never released; remove it"
 _PARAMS = "optimizer.params decided already then"
-_DOCUMENTS = "documents in a sample see each other; remove it"
 
 RULES: dict[str, Rule] = {
     # names
@@ -220,8 +219,6 @@ RULES: dict[str, Rule] = {
     "apply_residual_connection_post_layernorm": refused_unless(
         (False,), "BERT's order of norm and residual is gone; remove it"
     ),
-    "reset_position_ids": refused_unless((False,), _DOCUMENTS),
-    "reset_attention_mask": refused_unless((False,), _DOCUMENTS),
     "launcher_args": refused_unless(
         ("", []), "a launcher has no free options here; write a hostfile, include or comment"
     ),

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments.reading.config_files import read_config_file
-from megatron.neox_arguments.reading.values import ConfigValues, Origin, Override
+from megatron.neox_arguments.reading.values import Assignment, ConfigValues, Origin, Override
 from megatron.neox_arguments.reading.yaml_text import parse_value, parse_yaml
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=", re.ASCII)
@@ -52,19 +52,21 @@ def read_ymls(names: Sequence[str], *, directory: str | None = None) -> ConfigVa
 def apply_overrides(values: ConfigValues, assignments: Sequence[str], *, source: str = "command line") -> ConfigValues:
     """`values` with every `key=value` or `key.sub=value` applied; the value is read as YAML. Raises ConfigError for malformed words."""
     problems = []
-    for assignment in assignments:
-        key, separator, text = assignment.partition("=")
+    for word in assignments:
+        key, separator, text = word.partition("=")
         path = key.split(".")
         path[0] = path[0].replace("-", "_")
         if not separator or not all(path):
-            problems.append(f'"{assignment}" ({source}) is not an assignment: write key=value or key.sub=value')
+            problems.append(f'"{word}" ({source}) is not an assignment: write key=value or key.sub=value')
             continue
         try:
             value = parse_value(text, source=source)
         except ConfigError as error:
-            problems.append(f'"{assignment}" ({source}): {error}')
+            problems.append(f'"{word}" ({source}): {error}')
             continue
-        values = values.with_value(path, value, Origin(source))
+        assignment = Assignment(tuple(path), value, Origin(source))
+        values = values.with_value(path, value, assignment.origin)
+        values = replace(values, assignments=(*values.assignments, assignment))
     if problems:
         raise ConfigError(problems)
     return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,8 +40,32 @@ class Override:
     new: Any
     new_origin: Origin | None
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Keys of the old section that the new one is without, so that they have their defaults again."""
+        return tuple(_lost(self.key, self.old, self.new))
+
     def __str__(self) -> str:
-        return f'"{self.key}": {quote(self.old)} ({self.old_origin}) -> {quote(self.new)} ({self.new_origin})'
+        change = f'"{self.key}": {quote(self.old)} ({self.old_origin}) -> {quote(self.new)} ({self.new_origin})'
+        return f"{change}; {', '.join(self.lost)} no longer given" if self.lost else change
+
+
+def _lost(path: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key, value in old.items():
+            if key in new:
+                yield from _lost(f"{path}.{key}", value, new[key])
+            else:
+                yield f"{path}.{key}"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A `key=value` word, read: the path of the key and the value."""
+
+    path: tuple[str, ...]
+    value: Any
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -54,12 +78,14 @@ class ConfigFile:
 
 @dataclass(frozen=True)
 class ConfigValues:
-    """Merged values, not yet checked: `values` by key, `origins` by key path, what was overridden, and problems met while merging."""
+    """Merged values, not yet checked: `values` by key, `origins` by key path, what was overridden, the files and then the words
+    that were merged, in order, and problems met while merging."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
     files: tuple[ConfigFile, ...] = ()
+    assignments: tuple[Assignment, ...] = ()
     problems: tuple[str, ...] = ()
 
     def value(self, key: str) -> Any:

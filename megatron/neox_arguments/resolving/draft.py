@@ -98,8 +98,9 @@ class Draft:
 
     def describe(self, keys: Sequence[str], reason: str) -> str:
         """A problem: the value and place of every key involved, the reason, and the lines they are written in."""
-        places = [self.source.value_origin(key) for key in map(self.written_as, keys) if self._is_given(key)]
-        return f"{', '.join(map(self.locate, keys))}: {reason}{excerpt(self.source.files, places)}"
+        names = dict.fromkeys(map(self.written_as, keys))
+        places = [self.source.value_origin(name) for name in names if self._is_given(name)]
+        return f"{', '.join(map(self.locate, names))}: {reason}{excerpt(self.source.files, places)}"
 
     def describe_key(self, key: str, reason: str) -> str:
         """A problem with a key itself, whatever its value. reason: goes on behind the place, as in " is not a known key"."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -23,7 +22,7 @@ def read_draft(arguments: type[Group], source: ConfigValues) -> Draft:
 
     null means "not given". Unknown keys and broken values are left out; broken keys are marked.
     """
-    problems = list(_unknown_keys(arguments, source))
+    problems: list[str] = []
     written = {
         key: value for key, value in source.values.items() if key in arguments.model_fields and value is not None
     }
@@ -32,22 +31,15 @@ def read_draft(arguments: type[Group], source: ConfigValues) -> Draft:
         model = arguments.model_validate(written)
     except ValidationError as error:
         by_path = _group_by_path(error)
-        problems += [_type_problem(arguments, source, path, details) for path, details in by_path.items()]
+        problems = [_type_problem(arguments, source, path, details) for path, details in by_path.items()]
         broken = {str(path[0]) for path in by_path}
         model = arguments.model_validate({key: value for key, value in written.items() if key not in broken})
     values = {key: getattr(model, key) for key in arguments.model_fields}
     draft = Draft(arguments, values, given=frozenset(written), broken=broken, source=source)
-    draft.problems.extend(problems)
+    unknown = [key for key in source.values if key not in arguments.model_fields]
+    draft.problems = [draft.describe_key(key, f" is not a known key{_hint(key, arguments)}") for key in unknown]
+    draft.problems += problems
     return draft
-
-
-def _unknown_keys(arguments: type[Group], source: ConfigValues) -> Iterator[str]:
-    for key in source.values:
-        if key in arguments.model_fields:
-            continue
-        origin = source.origin(key)
-        place = "" if origin is None else f" ({origin})"
-        yield f'"{key}"{place} is not a known key{_hint(key, arguments)}{excerpt(source.files, [origin])}'
 
 
 def _hint(key: str, arguments: type[Group]) -> str:

@@ -140,7 +140,10 @@ def _derive_world(draft: Draft, world_size: int | Callable[[Any], int] | None) -
     if callable(world_size):
         size, rule = _ask_for_world(draft, world_size), "hosts and devices in use"
     elif world_size is not None:
-        size, rule = world_size, "number of processes started"
+        size, rule = (
+            world_size,
+            "assumed; counted when a run starts" if draft.planning else "number of processes started",
+        )
     else:
         size, rule = written or 1, "one process, unless more are given" if written is None else rule
     if written is not None and written != size:

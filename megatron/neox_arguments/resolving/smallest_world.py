@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from megatron.neox_arguments.keys.types import read_number
-from megatron.neox_arguments.reading.legacy import look_up, modernise
+from megatron.neox_arguments.reading.legacy import modernise
 from megatron.neox_arguments.reading.values import ConfigValues
 
 
@@ -15,7 +15,7 @@ def smallest_world(values: ConfigValues) -> int | None:
 
     def size(*names: str) -> int:
         """The first of these that is written, else 0."""
-        written = [read_number(look_up(modern, name)) for name in names]
+        written = [read_number(modern.value(name)) for name in names]
         return next((value for value in written if _is_size(value)), 0)
 
     if size("global_num_gpus", "world_size"):

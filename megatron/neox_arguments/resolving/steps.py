@@ -22,11 +22,12 @@ def _derive_launcher(draft: Draft) -> None:
     if draft.include:
         hosts = len(draft.include.split("@"))
     launcher = derive.derive_launcher(draft.launcher, slurm=draft.deepspeed_slurm, mpi=draft.deepspeed_mpi, hosts=hosts)
-    rule = (
-        "an older switch names it"
-        if draft.deepspeed_slurm or draft.deepspeed_mpi
-        else f"{max(hosts, 1)} host(s) in use"
-    )
+    if draft.deepspeed_slurm or draft.deepspeed_mpi:
+        rule = "an older switch names it"
+    elif draft.planning and not draft.include:
+        rule = "assumed; the hostfile is looked at when a run starts"
+    else:
+        rule = f"{hosts} hosts in use" if hosts > 1 else "one host in use"
     draft.derive("launcher", launcher, rule)
 
 
@@ -119,7 +120,7 @@ def _derive_loss_scale(draft: Draft) -> None:
 
 def _derive_optimizer(draft: Draft) -> None:
     section = dict(draft.optimizer if "optimizer" in draft.given else {"params": derive.DEFAULT_OPTIMIZER["params"]})
-    params = section.get("params") or {}
+    params = {key: value for key, value in (section.get("params") or {}).items() if value is not None}
     written_type = section.get("type")
     name = derive.derive_alias(
         "optimizer.type",
@@ -216,7 +217,7 @@ STEPS: tuple[Step, ...] = (
     (_derive_batch, ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")),
     (_derive_precision, ("precision", "fp16", "bf16")),
     (_derive_loss_scale, ("dynamic_loss_scale", *LOSS_SCALE_ALIASES)),
-    (_derive_optimizer, ("optimizer", "optimizer_type", "lr")),
+    (_derive_optimizer, ("optimizer", "optimizer_type", "lr", "weight_decay")),
     (_derive_clipping, ("gradient_clipping", "clip_grad")),
     (_derive_key_value_heads, ("num_kv_heads",)),
     (_derive_head_dim, ("head_dim",)),

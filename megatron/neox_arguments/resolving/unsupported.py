@@ -55,8 +55,6 @@ NOT_BUILT: dict[str, str] = {
     **dict.fromkeys(("moe_lbl_in_fp32", "moe_jitter_eps"), _EXPERTS),
     # data
     "data_impl": "the format before mmap",
-    "pack_impl": "packing in another way than packed",
-    "use_shared_fs": "keeping index caches on file systems that machines do not share",
     "short_seq_prob": "masked-language-model data",
     "char_level_ppl": "perplexity per character",
     **dict.fromkeys(("train_label_data_paths", "valid_label_data_paths", "test_label_data_paths"), "label data"),
@@ -67,7 +65,6 @@ NOT_BUILT: dict[str, str] = {
         for part in ("train", "valid", "test")
         for label in ("", "_label")
     },
-    "allow_chopped": "leaving out long documents",
     # objectives
     "z_loss": "the z-loss",
     "dataset_impl": "data other than plain text",
@@ -140,6 +137,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "log_grad_norm": "the global gradient norm is always logged, norms of single gradients are not yet",
     "no_save_rng": "random numbers are a function of seed and iteration, there is no state to save",
     "no_load_rng": "random numbers are a function of seed and iteration, there is no state to load",
+    "padded_vocab_size": "a run counts the rows itself, by the tokenizer and make_vocab_size_divisible_by",
     "override_lr_scheduler": "the config always decides the schedule",
 }
 

@@ -13,6 +13,7 @@ from megatron.neox_arguments.resolving.checks.data import (
     check_all_data_parts,
     check_companion_paths,
     check_data_is_given,
+    check_long_documents_can_be_left_out,
     check_one_data_source,
     check_rewards_are_unpacked,
     check_split,
@@ -31,6 +32,7 @@ from megatron.neox_arguments.resolving.checks.layout import (
     check_zero_with_recurrent_mixers,
 )
 from megatron.neox_arguments.resolving.checks.model import (
+    check_documents_can_be_kept_apart,
     check_half_precision_loss,
     check_heads_divide_hidden_size,
     check_key_value_heads,
@@ -43,6 +45,7 @@ from megatron.neox_arguments.resolving.checks.model import (
 )
 from megatron.neox_arguments.resolving.checks.monitoring import check_wandb_host
 from megatron.neox_arguments.resolving.checks.packages import check_packages
+from megatron.neox_arguments.resolving.checks.pipeline import check_partition_method
 from megatron.neox_arguments.resolving.checks.rope_scaling import check_rope_scaling, check_scaling_has_rotations
 from megatron.neox_arguments.resolving.checks.run import (
     check_decay_length,
@@ -66,6 +69,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_gmlp_with_partitioned_activations,
     check_sparse_attention_heads,
     check_pipeline_has_layers,
+    check_partition_method,
     check_heads_divide_over_tensor_ranks,
     check_mlp_divides_over_tensor_ranks,
     check_sequence_divides_over_tensor_ranks,
@@ -79,6 +83,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_shared_norm,
     check_query_key_norm,
     check_norm_position,
+    check_documents_can_be_kept_apart,
     check_half_precision_loss,
     check_run_length,
     check_iteration_bound_optimizer,
@@ -89,6 +94,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_weights_match_paths,
     check_companion_paths,
     check_rewards_are_unpacked,
+    check_long_documents_can_be_left_out,
     check_split,
     check_end_of_document,
     check_checkpoint_factor,

@@ -30,7 +30,7 @@ def smaller_model(args: NeoXArgs, *, given: Mapping[str, Any], tensor: int, stag
     changes |= _layers(args, given, stages=stages)
     changes |= _positions(args, given, tensor=tensor)
     changes |= _vocabulary(args, tensor=tensor)
-    return changes | _other_mixers(args, given, hidden=hidden, head_dim=head_dim)
+    return changes | _other_mixers(args, hidden=hidden, head_dim=head_dim)
 
 
 def smaller_heads(heads: int, kv_heads: int, *, tensor: int) -> tuple[int, int]:
@@ -128,7 +128,7 @@ def _vocabulary(args: NeoXArgs, *, tensor: int) -> dict[str, Any]:
     return changes
 
 
-def _other_mixers(args: NeoXArgs, given: Mapping[str, Any], *, hidden: int, head_dim: int) -> dict[str, Any]:
+def _other_mixers(args: NeoXArgs, *, hidden: int, head_dim: int) -> dict[str, Any]:
     """The widths of gMLP, aMLP and RWKV, and the length of a soft prompt."""
     changes: dict[str, Any] = {}
     if {"gmlp", "amlp"} & set(args.attention_config):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.reading.values import ConfigValues
-from megatron.neox_arguments.shrinking.shrink import processes
-from megatron.planning.parameters import count_parameters
+from megatron.planning.model.parameters import count_parameters
+from tests.shipped import arguments
 
 VOCABULARY = 50_304
 """Of GPT-NeoX-20B's tokenizer, which most sizes are counted with."""
@@ -24,7 +23,7 @@ def size_in(name: str) -> float | None:
 
 def has_the_size_of_its_name(name: str, values: ConfigValues) -> bool:
     """Within 10 %: of all parameters, or as some count, of those without the head or without head and embedding."""
-    args = NeoXArgs.from_values(values, world_size=processes, planning=True)
+    args = arguments(values)
     vocabulary = next((size for family, size in LLAMA_VOCABULARIES.items() if family in name), VOCABULARY)
     body = count_parameters(args, vocab_size=0)
     counts = (body, body + vocabulary * args.hidden_size, count_parameters(args, vocab_size=vocabulary))

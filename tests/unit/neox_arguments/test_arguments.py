@@ -46,6 +46,13 @@ def test_loosely_written_values_become_what_the_key_means(key: str, value: Any, 
     assert type(result) is type(expected)
 
 
+def test_null_in_a_section_is_not_given() -> None:
+    params = {"lr": 1e-3, "betas": None, "eps": None, "weight_decay": None}
+    args = build(optimizer={"type": "Adam", "params": params}, weight_decay=0.1)
+    assert args.optimizer_params == {}
+    assert args.weight_decay == 0.1
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -53,6 +60,10 @@ def test_loosely_written_values_become_what_the_key_means(key: str, value: Any, 
         ("num_layers", 2.5, '"num_layers" is 2.5: expected a whole number'),
         ("num_layers", "two", '"num_layers" is "two": expected a whole number'),
         ("num_layers", 0, '"num_layers" is 0: must be at least 1'),
+        ("train_iters", 2**63, f'"train_iters" is {2**63}: expected a whole number below 2^63'),
+        ("train_iters", "1e30", '"train_iters" is "1e30": expected a whole number below 2^63'),
+        ("expansion_factor", "1e300", '"expansion_factor" is "1e300": must be at most 1000'),
+        ("distributed_backend", "ncll", 'choose one of nccl, gloo, mpi, ucc (did you mean "nccl"?)'),
         ("hidden_dropout", 1, '"hidden_dropout" is 1: must be less than 1'),
         ("rotary_pct", 0, '"rotary_pct" is 0: must be greater than 0'),
         ("warmup", 1.5, '"warmup" is 1.5: must be at most 1'),

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.reading.load import read_ymls
 from megatron.neox_arguments.reading.values import ConfigValues
-from megatron.planning.devices import DEVICES, Cluster, Device
+from megatron.neox_arguments.resolving.smallest_world import smallest_world
+from megatron.planning.hardware.devices import DEVICES, Cluster, Device
 from megatron.planning.layout import Layout
-from megatron.planning.memory import CUDA_ALLOWANCE
-from megatron.planning.search import COMMUNICATION, Search
-from tests.conftest import REPOSITORY
+from megatron.planning.memory.stage_memory import CUDA_ALLOWANCE
+from megatron.planning.search.search import COMMUNICATION, Search
+from tests.shipped import read
 
 MEDIUM: dict[str, Any] = {
     "num_layers": 12,
@@ -42,11 +42,24 @@ def arguments(world_size: int = 1, **changes: Any) -> NeoXArgs:
 
 def shipped(name: str, **changes: Any) -> NeoXArgs:
     """The arguments of a config of this repository, on as many devices as a copy of it takes."""
-    values = read_ymls([str(REPOSITORY / "configs" / name)])
-    ranks = int(values.values.get("model_parallel_size") or 1) * max(
-        int(values.values.get("pipe_parallel_size") or 1), 1
+    values = read(name)
+    return NeoXArgs.from_dict({**values.values, **changes}, world_size=smallest_world(values), planning=True)
+
+
+def unbuilt(**settings: Any) -> NeoXArgs:
+    """The arguments of a model of 100 million parameters that may ask for what is not built yet."""
+    return NeoXArgs.from_dict(
+        {
+            "num_attention_heads": 12,
+            "num_layers": 12,
+            "hidden_size": 768,
+            "seq_length": 512,
+            "train_micro_batch_size_per_gpu": 1,
+            "train_iters": 1,
+            **settings,
+        },
+        planning=True,
     )
-    return NeoXArgs.from_dict({**values.values, **changes}, world_size=ranks, planning=True)
 
 
 def cluster(nodes: int = 1, devices_per_node: int = 8, *, usable: int | None = None) -> Cluster:

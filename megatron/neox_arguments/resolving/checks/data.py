@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from megatron.neox_arguments.conflict import Conflict
@@ -15,10 +16,9 @@ PARTS = ("train", "valid", "test")
 
 def check_one_data_source(args: Draft) -> None:
     """Data comes either from one dataset that is split, or from lists."""
-    if args.data_path is not None:
-        for part in PARTS:
-            if getattr(args, f"{part}_data_paths") is not None:
-                raise Conflict(("data_path", f"{part}_data_paths"), "these are two ways to give data; keep one of them")
+    lists = [f"{part}_data_paths" for part in PARTS if getattr(args, f"{part}_data_paths") is not None]
+    if args.data_path is not None and lists:
+        raise Conflict(("data_path", *lists), "these are two ways to give data; keep data_path, or the lists")
 
 
 def check_all_data_parts(args: Draft) -> None:
@@ -90,13 +90,23 @@ def check_rewards_are_unpacked(args: Draft) -> None:
             raise Conflict((key, "pack_impl"), "rewards belong to whole documents; set pack_impl to unpacked")
 
 
+def check_long_documents_can_be_left_out(args: Draft) -> None:
+    """Only where documents stay whole can one be too long."""
+    if not args.allow_chopped and args.pack_impl == "packed":
+        raise Conflict(
+            ("allow_chopped", "pack_impl"),
+            "packed samples cut documents wherever a sample ends; set pack_impl to pack_until_overflow or unpacked, "
+            "or allow_chopped to true",
+        )
+
+
 def check_split(args: Draft) -> None:
     """The split is up to three numbers, not all 0."""
     try:
         shares = [float(share) for share in args.split.replace("/", ",").split(",")]
     except ValueError:
         shares = []
-    if not 1 <= len(shares) <= 3 or min(shares) < 0 or sum(shares) <= 0:
+    if not 1 <= len(shares) <= 3 or min(shares) < 0 or not 0 < sum(shares) < math.inf:
         raise Conflict(
             ("split",),
             'expected up to three numbers of at least 0, for train, validation and test; write them as in "969, 30, 1"',

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 def check_hostfile_exists(args: Draft) -> None:
     """A hostfile that is named can be read."""
-    if args.hostfile is not None and not Path(args.hostfile).is_file():
-        state = "this is a folder" if Path(args.hostfile).is_dir() else "this file does not exist"
+    if args.hostfile is not None and not (path := Path(args.hostfile)).is_file():
+        is_other = "this is a folder" if path.is_dir() else "this is a pipe or a device"
+        state = is_other if path.exists() else "this file does not exist"
         raise Conflict(("hostfile",), f"{state}; correct the path, or remove the key to use this machine only")
 
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.derive import nearest_divisors, nearest_multiples
+from megatron.neox_arguments.keys.attention_types import SPARSE
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.resolving.draft import Draft
-
-SPARSE_ATTENTION = ("local", "sparse_fixed", "sparse_variable", "bigbird", "bslongformer")
 
 
 def check_zero_with_pipeline(args: Draft) -> None:
@@ -48,7 +47,7 @@ def check_gmlp_with_partitioned_activations(args: Draft) -> None:
 
 def check_sparse_attention_heads(args: Draft) -> None:
     """Sparse kernels know no shared key/value heads."""
-    if args.num_kv_heads != args.num_attention_heads and set(SPARSE_ATTENTION) & set(args.attention_config):
+    if args.num_kv_heads != args.num_attention_heads and set(SPARSE) & set(args.attention_config):
         raise Conflict(
             ("attention_config", "num_kv_heads", "num_attention_heads"),
             f"sparse attention needs as many key/value heads as query heads; set num_kv_heads to {args.num_attention_heads}",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from megatron.neox_arguments.resolving.draft import Draft
 
 MIXERS_WITHOUT_HEADS = ("mamba", "rwkv", "gmlp")
+MASKED = ("global", "flash")
+"""Attention types that can hide the keys of other documents."""
 
 
 def check_heads_divide_hidden_size(args: Draft) -> None:
@@ -104,6 +106,17 @@ def check_norm_position(args: Draft) -> None:
         raise Conflict(
             ("norm_position", "gpt_j_residual"),
             "norms behind attention and MLP need one residual after the other; set gpt_j_residual to false",
+        )
+
+
+def check_documents_can_be_kept_apart(args: Draft) -> None:
+    """Only attention has a mask; other layers carry what they have read from one document into the next."""
+    others = [name for name in dict.fromkeys(args.attention_config) if name not in MASKED]
+    if args.reset_attention_mask and others:
+        raise Conflict(
+            ("reset_attention_mask", args.source.find("attention_config", others[0])),
+            f"only {' and '.join(MASKED)} attention can keep documents apart; set reset_attention_mask to false, "
+            "or keep them apart by pack_impl: unpacked",
         )
 
 

@@ -29,7 +29,7 @@ def check_tokenizer_files(args: Draft) -> None:
     if not args.user_script:
         return
     needed = FILES.get(args.tokenizer_type, {})
-    missing = [key for key in needed if getattr(args, key) is None]
+    missing = [key for key in needed if not getattr(args, key)]
     if missing:
         contents = " and ".join(needed[key] for key in missing)
         raise Conflict(

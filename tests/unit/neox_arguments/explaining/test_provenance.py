@@ -83,11 +83,57 @@ def test_older_names_are_followed(tmp_path: Path) -> None:
 
 def test_a_section_that_replaces_another_takes_its_keys_away(tmp_path: Path) -> None:
     found = traced("optimizer.params.betas", tmp_path, MODEL, "optimizer: {params: {lr: 1e-4}}")
-    assert found.value is None
+    assert found.value == (0.9, 0.999)
     assert [(item.name, item.remark) for item in found.writings] == [
         ("optimizer.params.betas", ""),
         ("optimizer", "replaces the whole section, which is without it"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected", "row"),
+    [
+        ("optimizer={params: {lr: 1e-4}}", 1e-4, ("optimizer.params.lr", "1e-4", "")),
+        ("optimizer.params={lr: 1e-4}", 1e-4, ("optimizer.params.lr", "1e-4", "")),
+        ("optimizer={type: Adam}", 1e-3, ("optimizer", None, "replaces the whole section, which is without it")),
+        ("optimizer.params={}", 1e-3, ("optimizer.params", None, "replaces the whole section, which is without it")),
+        ("optimizer=null", 1e-3, ("optimizer", None, "null: not given, earlier values do not count")),
+        (
+            "optimizer.params.lr=null",
+            1e-3,
+            ("optimizer.params.lr", None, "null: not given, earlier values do not count"),
+        ),
+    ],
+)
+def test_what_the_command_line_does_to_a_section_is_told_last(
+    word: str, expected: float, row: tuple[str, Any, str], tmp_path: Path
+) -> None:
+    found = traced("lr", tmp_path, MODEL, words=("optimizer.params.lr=2e-4", word))
+    last = found.writings[-1]
+    assert (found.value, last.place, (last.name, last.value, last.remark)) == (expected, "command line", row)
+    assert [item.value for item in found.writings[:-1]] == ["6e-4", "2e-4"]
+
+
+def test_null_in_a_later_file_is_told(tmp_path: Path) -> None:
+    found = traced("train_iters", tmp_path, MODEL, "train_iters: null")
+    assert found.value is None
+    assert rows(found, tmp_path) == [("0.yml:6:1", "train_iters", 100), ("1.yml:1:1", "train_iters", None)]
+
+
+def test_older_names_on_the_command_line_are_told(tmp_path: Path) -> None:
+    found = traced("warmup", tmp_path, MODEL, "warmup: 0.05", words=("warmup_iters=50",))
+    assert found.value == 0.5
+    assert rows(found, tmp_path) == [("1.yml:1:1", "warmup", 0.05), ("command line", "warmup_iters", 50)]
+
+
+@pytest.mark.parametrize(("key", "expected"), [("batch_size", 2), ("optimizer.params.weight_decay", 0.1)])
+def test_another_spelling_has_the_same_value(key: str, expected: float, tmp_path: Path) -> None:
+    assert traced(key, tmp_path, MODEL, "weight_decay: 0.1").value == expected
+
+
+def test_words_for_keys_of_a_section_are_told_with_the_section(tmp_path: Path) -> None:
+    found = traced("optimizer", tmp_path, MODEL, words=("optimizer.params.lr=2e-4",))
+    assert rows(found, tmp_path)[1:] == [("command line", "optimizer.params.lr", "2e-4")]
 
 
 def test_a_derived_value_names_its_rule_and_what_it_was_derived_from(tmp_path: Path) -> None:

@@ -169,7 +169,6 @@ def test_max_grad_norm_clips_unless_another_key_says_how() -> None:
         ({"mlp_type": "llama", "activation": "mish", "hidden_size": 64}, "give a gated activation"),
         ({"sparsity": "some"}, "give attention_config"),
         ({"no_adamw": True}, "as in AdamW; remove it"),
-        ({"reset_attention_mask": True}, "documents in a sample see each other"),
         ({"apply_residual_connection_post_layernorm": True}, "BERT's order"),
         ({"moe_type": "deepspeed"}, "moe_num_experts"),
         ({"moe_token_dropping": True}, "no token is dropped"),
@@ -282,3 +281,21 @@ def test_the_rules_name_no_key_of_today_that_does_not_remain() -> None:
     assert {key for key in RULES if key in today} == {key for key, rule in RULES.items() if rule.remains}
     for key, rule in RULES.items():
         assert rule.reason or rule.remains, key
+
+
+def test_of_two_ways_to_give_data_the_later_wins_and_the_override_is_told(tmp_path: Path) -> None:
+    lists = "train_data_paths: [a]\nvalid_data_paths: [b]\ntest_data_paths: [c]\ntrain_data_weights: [1]\n"
+    for name, text in (("lists", lists), ("one", "data_path: corpus\n"), ("both", "data_path: corpus\n" + lists)):
+        (tmp_path / f"{name}.yml").write_text(text)
+
+    def merged(*names: str) -> ConfigValues:
+        return modernise(read_ymls([str(tmp_path / f"{name}.yml") for name in names]))[0]
+
+    one = merged("lists", "one")
+    assert one.values == {"data_path": "corpus"}
+    assert [override.key for override in one.overrides] == [line.partition(":")[0] for line in lists.splitlines()]
+    assert 'lists.yml:1:1) -> "corpus"' in str(one.overrides[0])
+    several = merged("one", "lists")
+    assert set(several.values) == {line.partition(":")[0] for line in lists.splitlines()}
+    assert [override.key for override in several.overrides] == ["data_path"]
+    assert {"data_path", "train_data_paths"} <= merged("both").values.keys()

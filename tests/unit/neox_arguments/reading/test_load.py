@@ -90,7 +90,8 @@ def test_later_files_override_and_the_override_is_recorded(tmp_path: Path) -> No
     assert values.values == {"num_layers": 4, "seed": 1, "fp16": {"enabled": False}}
     assert [str(override) for override in values.overrides] == [
         f'"num_layers": 2 ({first}:1:1) -> 4 ({second}:2:1)',
-        f'"fp16": {{"enabled": true, "loss_scale": 0}} ({first}:2:1) -> {{"enabled": false}} ({second}:3:1)',
+        f'"fp16": {{"enabled": true, "loss_scale": 0}} ({first}:2:1) -> {{"enabled": false}} ({second}:3:1); '
+        "fp16.loss_scale no longer given",
     ]
     assert str(values.origin("fp16.loss_scale")) == f"{second}:3:1"
     assert [file.path for file in values.files] == [first, second]

@@ -91,3 +91,7 @@ def test_a_token_that_would_have_no_effect_is_refused() -> None:
     assert '"eod_token" is "</s>"' in message
     assert "ends documents with id 0; remove eod_token" in message
     assert build(tokenizer_type="HFTokenizer", eod_token="</s>").eod_token == "</s>"
+
+
+def test_an_empty_path_is_not_given() -> None:
+    assert "give vocab_file" in problem(tokenizer_type="HFTokenizer", vocab_file="", **RUN)

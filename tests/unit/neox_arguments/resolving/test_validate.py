@@ -9,6 +9,8 @@ from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.reading.load import apply_overrides, read_ymls
 from megatron.neox_arguments.reading.yaml_text import parse_yaml
+from megatron.neox_arguments.resolving.checks.pipeline import LAYERS
+from megatron.planning.model.parameters import layer_shapes
 from tests.unit.neox_arguments.minimal import MINIMAL, build, problem, problems
 
 GIVEN_LISTS = {"train_data_paths": ["a", "b"], "valid_data_paths": ["v"], "test_data_paths": ["t"]}
@@ -25,13 +27,20 @@ ILLEGAL: list[tuple[dict[str, Any], list[str], str]] = [
     ({"train_epochs": 2}, ["train_iters", "train_epochs"], "keep one of them"),
     ({"train_iters": None}, ["train_iters", "train_epochs"], "give train_iters"),
     ({"train_iters": None, "train_epochs": 1, "optimizer": {"type": "OneBitAdam"}}, ["train_iters"], "OneBitAdam needs train_iters"),
-    ({"data_path": "d", **GIVEN_LISTS}, ["data_path", "train_data_paths"], "keep one of them"),
+    ({"data_path": "d", **GIVEN_LISTS}, ["data_path", *GIVEN_LISTS], "keep data_path, or the lists"),
+    ({"split": ".nan"}, ["split"], 'write them as in "969, 30, 1"'),
+    ({"split": "1e400, 1"}, ["split"], 'write them as in "969, 30, 1"'),
+    ({"pipe_partition_method": "unifrm"}, ["pipe_partition_method"], 'did you mean "uniform"'),
+    ({"pipe_partition_method": "type:("}, ["pipe_partition_method"], "no regular expression"),
+    ({"pipe_partition_method": "type:decoder"}, ["pipe_partition_method"], "as in type:transformer"),
     ({"train_data_paths": ["a"]}, ["train_data_paths", "valid_data_paths", "test_data_paths"], "give valid_data_paths and test_data_paths"),
     ({**GIVEN_LISTS, "train_data_weights": [1.0]}, ["train_data_weights", "train_data_paths"], "there is 1 weight for 2 datasets"),
     ({**GIVEN_LISTS, "train_data_weights": [0, 0]}, ["train_data_weights"], "one of them more"),
     ({"train_label_data_paths": ["l"]}, ["train_label_data_paths", "train_data_paths"], "give train_data_paths"),
     ({**GIVEN_LISTS, "train_label_data_paths": ["l"]}, ["train_label_data_paths"], "give 2, one for each dataset"),
     ({**GIVEN_LISTS, "train_reward_data_paths": ["r", "s"]}, ["train_reward_data_paths", "pack_impl"], "set pack_impl to unpacked"),
+    ({"allow_chopped": False}, ["allow_chopped", "pack_impl"], "set pack_impl to pack_until_overflow or unpacked"),
+    ({"reset_attention_mask": True, "attention_config": [[["mamba"], "all"]]}, ["reset_attention_mask"], "only global and flash attention"),
     ({"hidden_size": 66}, ["hidden_size", "num_attention_heads"], "set hidden_size to 64 or 68"),
     ({"num_kv_heads": 3}, ["num_kv_heads", "num_attention_heads"], "choose one of 1, 2, 4"),
     ({"max_position_embeddings": 16}, ["seq_length", "max_position_embeddings"], "to at least 32"),
@@ -112,7 +121,6 @@ UNBUILT: list[tuple[dict[str, Any], str]] = [
         {"moe_num_experts": 8},
         '"moe_num_experts" is 8: mixture of experts is not supported yet; remove the key or set it to 1',
     ),
-    ({"pack_impl": "unpacked"}, "packing in another way than packed is not supported yet"),
     ({"norm": "te_rmsnorm"}, 'norm "te_rmsnorm" is not supported yet; choose one of layernorm, rmsnorm'),
     ({"pos_emb": "alibi"}, 'position embedding "alibi" is not supported yet'),
     ({"optimizer": {"type": "Lion"}}, 'optimizer "lion" is not supported yet; choose one of adam, adamw'),
@@ -154,3 +162,8 @@ def test_features_that_are_not_built_are_refused(changes: dict[str, Any], messag
 )
 def test_switched_off_features_and_hints_are_accepted(changes: dict[str, Any]) -> None:
     build(**changes)
+
+
+def test_the_layers_of_a_partition_are_those_of_the_model() -> None:
+    names = {layer.name for layer in layer_shapes(build(), vocab_size=128)}
+    assert names == set(LAYERS)

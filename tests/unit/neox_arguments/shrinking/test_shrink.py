@@ -15,9 +15,9 @@ from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.reading.legacy import modernise
 from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.neox_arguments.shrinking.features import features
-from megatron.neox_arguments.shrinking.shrink import ORIGIN, processes, shrink
-from megatron.planning.parameters import count_parameters
-from tests.shipped import SHIPPED, read_shipped
+from megatron.neox_arguments.shrinking.shrink import ORIGIN, shrink
+from megatron.planning.model.parameters import count_parameters
+from tests.shipped import FILES, arguments, read_shipped
 from tests.unit.neox_arguments.minimal import MINIMAL
 from tests.unit.neox_arguments.published import complete_published
 
@@ -33,19 +33,15 @@ LARGE: dict[str, Any] = {
 }
 
 
-def resolved(values: ConfigValues) -> NeoXArgs:
-    return NeoXArgs.from_values(values, world_size=processes, planning=True)
-
-
 def shrunk(**keys: Any) -> NeoXArgs:
     """The arguments of a large model with some keys changed, after shrinking."""
-    return resolved(shrink(ConfigValues.from_dict({**LARGE, **keys})))
+    return arguments(shrink(ConfigValues.from_dict({**LARGE, **keys})))
 
 
 def assert_is_a_small_copy(values: ConfigValues, *, parameters: int = 150_000) -> None:
     """Everything that holds for every configuration and 4 processes."""
     small = shrink(values)
-    before, after = resolved(values), resolved(small)
+    before, after = arguments(values), arguments(small)
     assert features(after) == features(before)
     assert count_parameters(after, vocab_size=VOCABULARY) < parameters
     assert after.global_num_gpus == after.num_gpus <= 4
@@ -124,7 +120,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 def test_any_legal_configuration_gives_a_small_copy(config: dict[str, Any]) -> None:
     values = ConfigValues.from_dict(config)
     try:
-        resolved(values)
+        arguments(values)
     except ConfigError:
         assume(False)
     assert_is_a_small_copy(values, parameters=2_000_000)  # most with four wide blocks of four experts
@@ -135,10 +131,10 @@ def test_any_legal_configuration_gives_a_small_copy(config: dict[str, Any]) -> N
 def test_a_shrunk_configuration_keeps_to_the_number_of_processes(config: dict[str, Any], limit: int) -> None:
     values = ConfigValues.from_dict(config)
     try:
-        resolved(values)
+        arguments(values)
     except ConfigError:
         assume(False)
-    assert resolved(shrink(values, world_size_limit=limit)).global_num_gpus <= limit
+    assert arguments(shrink(values, world_size_limit=limit)).global_num_gpus <= limit
 
 
 def test_every_published_configuration_gives_a_small_copy(reference: Path) -> None:
@@ -147,7 +143,7 @@ def test_every_published_configuration_gives_a_small_copy(reference: Path) -> No
         assert_is_a_small_copy(ConfigValues.from_dict(complete_published(name, zoo)))
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", FILES)
 def test_every_shipped_configuration_gives_a_small_copy(name: str) -> None:
     assert_is_a_small_copy(read_shipped(name))
 
@@ -167,7 +163,7 @@ def test_a_config_for_one_process_stays_so() -> None:
 @pytest.mark.parametrize(("limit", "layout"), [(8, (2, 2, 2)), (4, (2, 1, 2)), (3, (1, 1, 2)), (1, (1, 1, 1))])
 def test_copies_go_first_then_the_pipeline_then_tensor_ranks(limit: int, layout: tuple[int, int, int]) -> None:
     config = {**LARGE, "pipe_parallel_size": 4, "model_parallel_size": 4}
-    small = resolved(shrink(ConfigValues.from_dict(config), world_size_limit=limit))
+    small = arguments(shrink(ConfigValues.from_dict(config), world_size_limit=limit))
     assert (small.pipe_parallel_size, small.data_parallel_size, small.model_parallel_size) == layout
 
 
@@ -241,12 +237,12 @@ def test_an_impossible_configuration_is_refused_as_it_is() -> None:
     ],
 )
 def test_a_feature_has_a_name(keys: dict[str, Any], name: str) -> None:
-    assert name not in features(resolved(ConfigValues.from_dict(LARGE)))
-    assert name in features(resolved(ConfigValues.from_dict({**LARGE, **keys})))
+    assert name not in features(arguments(ConfigValues.from_dict(LARGE)))
+    assert name in features(arguments(ConfigValues.from_dict({**LARGE, **keys})))
 
 
 def test_sizes_are_no_features() -> None:
     sizes = {"num_layers": 30, "hidden_size": 1024, "seq_length": 128, "train_iters": 3, "data_path": "somewhere"}
-    assert features(resolved(ConfigValues.from_dict({**LARGE, **sizes}))) == features(
-        resolved(ConfigValues.from_dict(LARGE))
+    assert features(arguments(ConfigValues.from_dict({**LARGE, **sizes}))) == features(
+        arguments(ConfigValues.from_dict(LARGE))
     )

@@ -1,0 +1,98 @@
+"""What attention keeps for its backward pass, from the fused projection's output to the input of the output projection."""
+
+from __future__ import annotations
+
+from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.planning.memory.kept_by_norms import NormCost, norm_cost
+from megatron.planning.memory.sizes import WIDE, Sizes
+
+
+def attention_bytes(args: NeoXArgs, sizes: Sizes, kind: str) -> int:
+    """What attention of type `kind` keeps: angles, norms of queries and keys, and its core."""
+    rotated = args.pos_emb == "rotary"
+    tables = 2 * WIDE * sizes.tokens * int(sizes.head_dim * args.rotary_pct) if rotated else 0
+    norms = _query_key_norm_bytes(args, sizes) if args.use_qk_layernorm else NormCost(False, 0)
+    core = _flash_bytes if kind == "flash" else _global_bytes
+    return tables + norms.bytes + core(args, sizes, keeps_fused=norms.keeps_input)
+
+
+def _is_moved(args: NeoXArgs) -> bool:
+    """Whether queries and keys are no longer views of the fused projection."""
+    return args.pos_emb == "rotary" or args.use_qk_layernorm
+
+
+def _is_reordered(args: NeoXArgs) -> bool:
+    """Whether queries no longer lie in memory as the fused projection wrote them, by sequence first.
+
+    Products with angles keep that order; putting rotated and other channels together does not, nor does a norm of each head.
+    """
+    return (args.pos_emb == "rotary" and args.rotary_pct < 1) or (
+        args.use_qk_layernorm and args.qk_layernorm_scope == "head"
+    )
+
+
+def _query_key_norm_bytes(args: NeoXArgs, sizes: Sizes) -> NormCost:
+    heads = sizes.heads + sizes.kv_heads
+    if args.qk_layernorm_scope == "head":
+        return norm_cost(args.norm, sizes, vectors=sizes.tokens * heads, width=sizes.head_dim)
+    # Over all heads, everything is computed in fp32: what is divided, what comes of it, and two root mean squares.
+    wide = WIDE * sizes.tokens * heads * sizes.head_dim
+    statistics = 2 * WIDE * sizes.tokens
+    is_view = args.norm == "rmsnorm" and not sizes.is_half
+    return NormCost(is_view, wide * (1 if is_view else 2) + statistics)
+
+
+def _flash_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
+    """Attention that keeps no scores: fused projection, moved queries and keys, output, and the logarithm of each row's sum.
+
+    The values are a view of the projection, and so are unmoved queries and keys. The output lies in memory as the queries do: where
+    they were reordered, the output projection reads a copy.
+    """
+    if _is_unfused(args, sizes):
+        return _unfused_bytes(args, sizes, keeps_fused=keeps_fused)
+    fused = sizes.query + 2 * sizes.key
+    moved = sizes.query + sizes.key if _is_moved(args) else 0
+    outputs = (2 if _is_reordered(args) else 1) * sizes.query
+    sums = WIDE * sizes.micro_batch * sizes.heads * sizes.sequence
+    return fused + moved + outputs + sums
+
+
+def window_mask_bytes(args: NeoXArgs, sizes: Sizes) -> int:
+    """The mask of a sliding window in `flash` attention without the flash-attn package: one for all layers."""
+    window = args.sliding_window_width
+    is_needed = "flash" in args.attention_config and window is not None and window < sizes.sequence
+    return sizes.number * sizes.sequence**2 if is_needed else 0
+
+
+def _is_unfused(args: NeoXArgs, sizes: Sizes) -> bool:
+    """Whether torch has no kernel without scores, and the flash-attn package is not there to help.
+
+    On the CPU there is none with dropout; on a GPU none for grouped heads in fp32 or with a mask.
+    """
+    if sizes.device == "cpu":
+        return args.attention_dropout > 0
+    return sizes.heads != sizes.kv_heads and (not sizes.is_half or window_mask_bytes(args, sizes) > 0)
+
+
+def _unfused_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
+    """Queries and keys scaled, every key and value once a query head, weights and what dropout makes of them, all of it fp32."""
+    operand = WIDE * sizes.tokens * sizes.heads * sizes.head_dim
+    values_are_view = not sizes.is_half and sizes.heads == sizes.kv_heads
+    fused = sizes.query + 2 * sizes.key if keeps_fused or values_are_view else 0
+    dropout = WIDE + (1 if sizes.device == "cuda" else WIDE) if args.attention_dropout else 0
+    return (2 if values_are_view else 3) * operand + fused + (WIDE + dropout) * sizes.scores + sizes.query
+
+
+def _global_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
+    """Scaled queries, keys and values as the products keep them, the mask, the weights before and after dropout, and the output."""
+    fused = sizes.query + 2 * sizes.key
+    if sizes.heads != sizes.kv_heads:
+        operands = 3 * sizes.query + (fused if keeps_fused else 0)  # each key and value once a query head
+    else:
+        operands = sizes.query + fused + (sizes.key if _is_moved(args) else 0)
+    weights = sizes.number * sizes.scores
+    if args.apply_query_key_layer_scaling and sizes.is_half:
+        weights += WIDE * sizes.scores
+    if args.attention_dropout:
+        weights += (sizes.number + (1 if sizes.device == "cuda" else sizes.number)) * sizes.scores
+    return operands + sizes.sequence**2 + weights + sizes.query

@@ -1,0 +1,1 @@
+"""The page of `deepy.py plan`, a file a section or two."""
