@@ -1,6 +1,6 @@
-"""The part of encoding that runs in worker processes: a chunk of documents in, arrays of token ids out.
+"""From texts to token ids: the part of encoding that runs in worker processes.
 
-Kept apart from encode.py so that a worker starts quickly: it imports neither the writer nor the progress display.
+Kept apart from the rest so that a worker starts quickly: it imports neither the writer of datasets nor the progress display.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron.data.documents import Chunk
+from megatron.data.documents import TextChunk
 from megatron.data.indexed_dataset import token_dtype
 from megatron.errors import MissingRequirement
 from megatron.tokenizer.base import TokenizerSettings
 from megatron.tokenizer.build import build_tokenizer
+from megatron.tokenizer.fast import ENGINES, BatchEncoder, build_batch_encoder
 
 
 @dataclass(frozen=True)
@@ -32,70 +34,107 @@ class EncodeRecipe:
     append_eod: bool = False
     fix_text: bool = False
     """Repair wrongly decoded text with ftfy first."""
+    engines: tuple[str, ...] = tuple(ENGINES)
+    """Faster engines that may do the work of the tokenizer; they never change the ids."""
 
 
 @dataclass(frozen=True)
-class EncodedChunk:
-    """The documents of one chunk: per key the ids of all of them, one after the other, and the length of each."""
+class Counts:
+    """How much has been encoded. consumed: bytes on disk for files, documents for texts in memory."""
+
+    documents: int = 0
+    skipped: int = 0
+    bad: int = 0
+    text_bytes: int = 0
+    consumed: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        mine, theirs = vars(self), vars(other)
+        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Some documents: per key the ids of all of them, one after the other, and the length of each (int32)."""
 
     ids: tuple[NDArray[Any], ...]
-    sizes: tuple[list[int], ...]
-    documents: int
-    skipped: int
-    text_bytes: int
-    consumed: int
+    sizes: tuple[NDArray[np.int32], ...]
+    counts: Counts
 
 
 class Encoder:
-    """Applies a recipe to chunks. Raises MissingRequirement or DataError at once when the recipe cannot be followed."""
+    """Applies a recipe. Raises MissingRequirement or DataError at once when the recipe cannot be followed.
 
-    def __init__(self, recipe: EncodeRecipe) -> None:
+    sample: some of the texts to come, by which the engine is chosen; it never changes the ids.
+    """
+
+    def __init__(self, recipe: EncodeRecipe, *, sample: Sequence[str] = ()) -> None:
         self.recipe = recipe
+        self.sample = sample
         self.tokenizer = build_tokenizer(recipe.tokenizer)
         self.dtype = token_dtype(self.tokenizer.vocab_size)
+        self._end = np.array([self.tokenizer.eod] if recipe.append_eod else [], self.dtype)
         self._fix = _load_ftfy() if recipe.fix_text else None
 
-    def encode(self, chunk: Chunk) -> EncodedChunk:
-        """Tokenise all documents of a chunk.
+    @cached_property
+    def engine(self) -> BatchEncoder:
+        """What does the work; built when it is first needed."""
+        return build_batch_encoder(self.tokenizer, sample=self.sample, engines=self.recipe.engines)
+
+    def prepare(self) -> None:
+        """Build the engine now, which tells which one it is where that matters to the user."""
+        assert self.engine is not None
+
+    def choose_engine(self) -> None:
+        """Build `engine` here even if nothing is encoded here: only the process that started the workers says which one it is."""
+        _ = self.engine
+
+    def encode(self, documents: Sequence[tuple[str, ...]]) -> EncodedBatch:
+        """Tokenise documents of one text a key.
 
         A document without tokens is left out; with several keys it is left out of all outputs when it has none under any one of
-        them, so that document i of every output comes from the same line.
+        them, so that document i of every output comes from the same record.
         """
-        documents = [self._fixed(texts) for texts in chunk.documents(self.recipe.keys)]
-        text_bytes = sum(len(text.encode("utf-8")) for texts in documents for text in texts)
-        columns = [
-            self.tokenizer.tokenize_batch([texts[k] for texts in documents]) for k in range(len(self.recipe.keys))
-        ]
-        kept = [i for i in range(len(documents)) if all(column[i] for column in columns)]
-        end = [self.tokenizer.eod] if self.recipe.append_eod else []
-        outputs = [[np.array(column[i] + end, dtype=self.dtype) for i in kept] for column in columns]
-        return EncodedChunk(
-            ids=tuple(np.concatenate([np.empty(0, self.dtype), *output]) for output in outputs),
-            sizes=tuple([len(ids) for ids in output] for output in outputs),
-            documents=len(kept),
-            skipped=len(documents) - len(kept),
-            text_bytes=text_bytes,
-            consumed=chunk.consumed,
+        columns = [self._encode_texts([document[k] for document in documents]) for k in range(len(self.recipe.keys))]
+        kept = [i for i in range(len(documents)) if all(len(column[i]) for column in columns)]
+        return EncodedBatch(
+            ids=tuple(self._joined([column[i] for i in kept]) for column in columns),
+            sizes=tuple(np.array([len(column[i]) for i in kept], np.int32) + len(self._end) for column in columns),
+            counts=Counts(
+                documents=len(kept),
+                skipped=len(documents) - len(kept),
+                text_bytes=sum(len(text.encode("utf-8")) for document in documents for text in document),
+            ),
         )
 
-    def _fixed(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-        return texts if self._fix is None else tuple(self._fix(text) for text in texts)
+    def _encode_texts(self, texts: list[str]) -> list[NDArray[Any]]:
+        return self.engine.encode_batch(texts if self._fix is None else [self._fix(text) for text in texts])
+
+    def _joined(self, ids: list[NDArray[Any]]) -> NDArray[Any]:
+        """All ids, each document's followed by the end-of-document token if that is asked for."""
+        parts = [part for document in ids for part in (document, self._end)] if len(self._end) else ids
+        return np.concatenate(parts, dtype=self.dtype, casting="unsafe") if parts else np.empty(0, self.dtype)
 
 
-def start_worker(recipe: EncodeRecipe) -> None:
+def start_worker(recipe: EncodeRecipe, sample: Sequence[str] = ()) -> None:
     """Initialise a worker process: its encoder, one thread, and an end with its parent's."""
     global _encoder
     # Ctrl-C reaches the whole process group; the parent ends the workers, and only it has something to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _encoder = Encoder(recipe)
+    _encoder = Encoder(recipe, sample=sample)
 
 
-def encode_in_worker(chunk: Chunk) -> EncodedChunk:
-    """`Encoder.encode` of this worker's encoder."""
+def worker_encoder() -> Encoder:
+    """The encoder of this worker."""
     assert _encoder is not None, "start_worker is the pool's initializer"
-    return _encoder.encode(chunk)
+    return _encoder
+
+
+def encode_chunk(chunk: TextChunk) -> EncodedBatch:
+    """`Encoder.encode` of a chunk of texts from memory, with this worker's encoder."""
+    return worker_encoder().encode(chunk.documents())
 
 
 _encoder: Encoder | None = None

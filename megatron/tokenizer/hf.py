@@ -80,6 +80,11 @@ class HFTokenizer(Tokenizer):
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
+    def definition(self) -> str:
+        """The text of a tokenizer.json of this tokenizer, in the form in which the installed `tokenizers` writes it."""
+        text: str = self._tokenizer.to_str()
+        return text
+
     def fingerprint(self) -> str:
         return hashlib.sha256(self._text.encode("utf-8")).hexdigest()
 

@@ -4,11 +4,16 @@ python tools/benchmark/memory.py                          # every case; writes t
 python tools/benchmark/memory.py --case "pythia 410M"     # one case
 python tools/benchmark/memory.py --device cpu             # tiny models on the CPU: the same path without a GPU
 
-Each case runs in a process of its own, so that none finds memory of another. Measured are bytes in tensors (on a GPU
+Each case runs in a process of its own: what one engine leaves behind is not there for the next. Measured are bytes in tensors (on a GPU
 `torch.cuda.max_memory_allocated`), which is what is planned; the context and gaps of the allocator come on top.
 """
 
 from __future__ import annotations
+
+import sys
+
+# This directory goes to the end: tokenize.py in it would hide the module of that name.
+sys.path.append(sys.path.pop(0))
 
 import argparse
 import contextlib
@@ -17,7 +22,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +37,7 @@ from megatron.initialize import World, join_world, shutdown
 from megatron.model.gpt import build_layer_specs
 from megatron.neox_arguments import NeoXArgs
 from megatron.planning.layout import Layout
-from megatron.planning.memory import StageMemory, padded_rows, peak_memory
+from megatron.planning.memory.stage_memory import StageMemory, padded_rows, peak_memory
 from megatron.training.objectives.next_token import NextTokenObjective
 from tools.benchmark.peak import Peak
 
@@ -127,11 +131,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_apart(name: str, device: str) -> dict[str, Any]:
-    """`run_case` in a new process; prints a line."""
+    """`run_case` in a new process; prints a line. Raises RuntimeError with what it wrote when it fails."""
     command = [sys.executable, __file__, "--case", name, "--device", device, "--in-this-process"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{name}:\n{done.stderr}")
+        raise RuntimeError(f"{name}:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(f"{name}: planned {gib(result['planned'])}, measured {gib(result['measured'])}, {result['deviation']:+.1%}")
     return result

@@ -1,19 +1,38 @@
-"""Tokenise JSON lines into `OUTPUT_PREFIX_KEY_document.bin` and `.idx`; takes the options of GPT-NeoX's script of this name.
+"""Tokenise documents into `OUTPUT_PREFIX_KEY_document.bin` and `.idx`; takes the options of GPT-NeoX's script of this name.
 
-    python tools/datasets/preprocess_data.py --input a.jsonl,b.jsonl.gz --output-prefix data/mine \
+    python tools/datasets/preprocess_data.py --input a.jsonl,b.jsonl.gz,more/ --output-prefix data/mine \
         --tokenizer-type HFTokenizer --vocab-file tokenizer.json --append-eod --workers 8
+
+Killed or stopped, the same command with --resume continues where it was; the files come out the same to the byte.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from megatron.command import run_command
 from megatron.components import TOKENIZERS
+
+if TYPE_CHECKING:
+    from megatron.data.encode_files import EncodedFiles
+
+FORMATS = """\
+inputs, by the end of their names:
+  .jsonl .ndjson .json   a JSON object a line (a .json file may be one array of them); an archive's {"text": ..., "meta": ...}
+  .txt                   plain text: a file is a document
+  .parquet               a row is a document; keys are columns
+  .dat .tar .zip         archives, of lm_dataformat and others; members are read as files of their names are
+  .gz .zst .xz .bz2      after any of these but .parquet and .zip
+(.parquet and .zst need requirements/requirements-preprocessing.txt.)
+A directory is searched for such files; directories and globs are read in the order of their paths.
+"""
+LEFT_OUT_SHOWN = 3
 
 
 def main() -> None:
@@ -21,39 +40,63 @@ def main() -> None:
     # Imported late, so that --help is immediate and worker processes, which import this file, start quickly.
     from rich.console import Console
 
-    from megatron.data.encode import encode_jsonl
+    from megatron.data.encode_files import encode_files
     from megatron.data.encode_progress import build_progress
+    from megatron.data.encode_work import is_unfinished
     from megatron.data.encode_worker import EncodeRecipe
+    from megatron.data.inputs.paths import find_inputs, split_commas
     from megatron.tokenizer.base import TokenizerSettings
 
-    progress = build_progress(Console(stderr=True), total=input_size(args.input), log_interval=args.log_interval)
-    datasets = encode_jsonl(
-        args.input,
-        EncodeRecipe(
-            TokenizerSettings(args.tokenizer_type, args.vocab_file, args.merge_file, args.eod_token),
-            keys=tuple(dict.fromkeys(args.jsonl_keys)),
-            append_eod=args.append_eod,
-            fix_text=args.ftfy,
-        ),
-        output_prefix=args.output_prefix,
-        workers=args.workers,
-        progress=progress,
+    inputs = find_inputs([word for words in args.input for word in split_commas(words)])
+    tell_left_out(inputs.left_out)
+    if is_unfinished(args.output_prefix) and not args.resume:
+        note("an unfinished run for this output is discarded; with --resume it would have been continued")
+    progress = build_progress(
+        Console(stderr=True),
+        total=sum(path.stat().st_size for path in inputs.files),
+        total_documents=args.num_docs,
+        log_interval=args.log_interval,
     )
-    for dataset in datasets:
-        print(f"{dataset.prefix}.bin, .idx: {dataset.documents:,} documents, {dataset.tokens:,} tokens")
-    if progress.skipped:
-        print(f"skipped {progress.skipped:,} documents without tokens")
+    try:
+        encoded = encode_files(
+            inputs.files,
+            EncodeRecipe(
+                TokenizerSettings(args.tokenizer_type, args.vocab_file, args.merge_file, args.eod_token),
+                keys=tuple(dict.fromkeys(args.jsonl_keys)),
+                append_eod=args.append_eod,
+                fix_text=args.ftfy,
+            ),
+            output_prefix=args.output_prefix,
+            workers=args.workers,
+            progress=progress,
+            on_error=args.on_error,
+            resume=args.resume,
+        )
+    except BaseException:
+        if is_unfinished(args.output_prefix):
+            note(f"what is finished is kept in {args.output_prefix}.partial: the same command with --resume continues")
+        raise
+    tell(encoded)
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Tokenise JSON lines into an indexed dataset.")
+    parser = argparse.ArgumentParser(
+        description="Tokenise documents into an indexed dataset.",
+        epilog=FORMATS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     group = parser.add_argument_group("input")
-    group.add_argument("--input", required=True, type=comma_list, metavar="FILE[,FILE...]",
-                       help=".jsonl files, plain, .gz or .zst, in this order")  # fmt: skip
+    group.add_argument("--input", required=True, nargs="+", metavar="PATH[,PATH...]",
+                       help="files, directories and globs, read in this order; see below")  # fmt: skip
     group.add_argument("--jsonl-keys", nargs="+", default=["text"], metavar="KEY",
                        help="keys to tokenise, each into an output of its own (default: text)")  # fmt: skip
-    group.add_argument("--num-docs", type=int, help="accepted for old scripts: progress is told from the bytes read")
+    group.add_argument(
+        "--num-docs", type=positive, help="documents there are, if known: progress counts them, not bytes"
+    )
+    group.add_argument("--on-error", choices=["fail", "skip"], default="fail",
+                       help="what a bad document does: end the run, or be left out of all outputs, counted and "
+                            "listed (default: %(default)s)")  # fmt: skip
     group = parser.add_argument_group("tokenizer")
     group.add_argument("--tokenizer-type", required=True, metavar="TYPE", help=f"one of {', '.join(TOKENIZERS)}")
     group.add_argument("--vocab-file", help="its vocabulary: a file, a directory or a name, according to the type")
@@ -68,18 +111,46 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--dataset-impl", default="mmap", choices=["mmap"], help="the only kind there is")
     group = parser.add_argument_group("running")
     group.add_argument("--workers", type=int, default=1, help="processes that tokenise (default: %(default)s)")
-    group.add_argument("--log-interval", type=int, default=100, help="documents between two updates of the progress")
+    group.add_argument("--log-interval", type=positive, default=100,
+                       help="documents between two updates of the progress (default: %(default)s)")  # fmt: skip
+    group.add_argument("--resume", action="store_true",
+                       help="continue a run that was stopped or killed, if there is one")  # fmt: skip
     return parser.parse_args()
 
 
-def comma_list(text: str) -> list[Path]:
-    """`a,b` as paths."""
-    return [Path(part.strip()) for part in text.split(",") if part.strip()]
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
-def input_size(paths: list[Path]) -> int:
-    """Bytes on disk of the files that exist; the others are told of later, all at once."""
-    return sum(path.stat().st_size for path in paths if path.is_file())
+def tell(encoded: EncodedFiles) -> None:
+    """What was written, and what was not."""
+    for dataset in encoded.datasets:
+        print(f"{dataset.prefix}.bin, .idx: {dataset.documents:,} documents, {dataset.tokens:,} tokens")
+    if encoded.counts.skipped:
+        print(f"skipped {encoded.counts.skipped:,} documents without tokens")
+    if encoded.counts.bad:
+        more = encoded.counts.bad - len(encoded.bad)
+        print(
+            f"left out {encoded.counts.bad:,} bad documents" + (f", of which {more:,} are not listed" if more else "")
+        )
+        for line in encoded.bad:
+            note(line)
+
+
+def tell_left_out(paths: Sequence[Path]) -> None:
+    """Files of directories and globs that are not inputs."""
+    if paths:
+        shown = ", ".join(map(str, paths[:LEFT_OUT_SHOWN]))
+        more = f" and {len(paths) - LEFT_OUT_SHOWN:,} more" if len(paths) > LEFT_OUT_SHOWN else ""
+        note(f"not read, as their names end in no known format: {shown}{more}")
+
+
+def note(text: str) -> None:
+    """A line beside the output."""
+    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a tokenizer.")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", metavar="FILE[,FILE...]", help=".jsonl files, plain, .gz or .zst")
+    source.add_argument(
+        "--input", metavar="PATH[,PATH...]", help="files, directories or globs: .jsonl, .parquet, .txt, ..."
+    )
     source.add_argument("--corpus", help=f"or a corpus: one of {', '.join(CORPORA)}")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where the corpus keeps its files")
     parser.add_argument("--jsonl-keys", nargs="+", default=["text"], metavar="KEY", help="keys to learn from")
@@ -73,16 +75,15 @@ TRAINERS: dict[str, Callable[[argparse.Namespace, Iterator[str]], HFTokenizer | 
 
 def documents(args: argparse.Namespace) -> Iterator[str]:
     """The texts of the corpus or of the files."""
-    from megatron.data.corpora.prepare import build_corpus
-    from megatron.data.documents import check_inputs, read_texts
+    from megatron.data.corpora.names import build_corpus
+    from megatron.data.documents import read_texts
+    from megatron.data.inputs.paths import find_inputs, split_commas
 
     if args.corpus is not None:
         corpus = build_corpus(args.corpus, data_directory=args.data_dir)
         corpus.prepare()
         return corpus.documents()
-    paths = [Path(part.strip()) for part in args.input.split(",") if part.strip()]
-    check_inputs(paths)
-    return read_texts(paths, tuple(args.jsonl_keys))
+    return read_texts(find_inputs(split_commas(args.input)).files, tuple(args.jsonl_keys))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from megatron.errors import DataError
-from megatron.planning.vocabulary import find_vocabulary
+from megatron.planning.model.vocabulary import find_vocabulary
 from megatron.tokenizer.base import Tokenizer, TokenizerSettings
 from megatron.tokenizer.build import build_tokenizer
 from megatron.tokenizer.hf import HFTokenizer

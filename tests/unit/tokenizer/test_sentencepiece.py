@@ -11,7 +11,7 @@ import sentencepiece
 from hypothesis import given, settings
 
 from megatron.errors import DataError, MissingRequirement
-from megatron.planning.vocabulary import find_vocabulary
+from megatron.planning.model.vocabulary import find_vocabulary
 from megatron.tokenizer.base import Tokenizer, TokenizerSettings
 from megatron.tokenizer.build import build_tokenizer
 from megatron.tokenizer.sentencepiece import SPMTokenizer

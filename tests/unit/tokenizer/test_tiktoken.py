@@ -17,7 +17,7 @@ import tiktoken_ext.openai_public as published
 from hypothesis import given, settings
 
 from megatron.errors import DataError, MissingRequirement
-from megatron.planning.vocabulary import find_vocabulary
+from megatron.planning.model.vocabulary import find_vocabulary
 from megatron.tokenizer import tiktoken_file as files
 from megatron.tokenizer.base import Tokenizer, TokenizerSettings
 from megatron.tokenizer.build import build_tokenizer
