@@ -1,4 +1,4 @@
-"""One micro-batch as the model and the objective see it.
+"""One micro-batch as the model and the objective see it, and how the text of samples becomes it.
 
 Shapes: `b` micro-batch, `s` sequence length.
 """
@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+PADDING = -100
+"""Stands in samples behind the text: read as token 0, and never predicted. It is the number for "no loss" in label data."""
 
 
 @dataclass(frozen=True)
@@ -18,3 +22,45 @@ class Batch:
     labels: Tensor  # int64 [b, s]
     loss_mask: Tensor  # float32 [b, s]
     position_ids: Tensor  # int64 [b, s]
+    document_ids: Tensor | None = (
+        None  # int32 [b, s], rising in each row; a token sees its own document only. None: the whole row
+    )
+
+
+@dataclass(frozen=True)
+class DocumentRules:
+    """What the end of a document changes: the token `eod_token`, which is the last one of its document.
+
+    mask_loss: it predicts nothing, as what follows is another document (`eod_mask_loss`); reset_positions: positions begin at 0 behind
+    it (`reset_position_ids`); reset_attention: what follows does not see what was before (`reset_attention_mask`).
+    """
+
+    eod_token: int
+    mask_loss: bool = False
+    reset_positions: bool = False
+    reset_attention: bool = False
+
+
+def build_batch(text: Tensor, rules: DocumentRules | None = None) -> Batch:
+    """A micro-batch from text [b, s + 1], in which PADDING may stand behind documents. Without rules a row is one document."""
+    is_text = text != PADDING
+    filled = torch.where(is_text, text, 0)
+    tokens, labels, mask = filled[:, :-1].contiguous(), filled[:, 1:].contiguous(), is_text[:, 1:]
+    places = torch.arange(tokens.shape[1], device=text.device).expand_as(tokens).contiguous()
+    if rules is None:
+        return Batch(tokens, labels, mask.to(torch.float32), places)
+    is_end = (tokens == rules.eod_token) & is_text[:, :-1]  # padding is no document, whatever the number of the token
+    is_start = is_end.roll(1, dims=1)
+    is_start[:, 0] = True
+    return Batch(
+        tokens=tokens,
+        labels=labels,
+        loss_mask=(mask & ~is_end if rules.mask_loss else mask).to(torch.float32),
+        position_ids=places - _latest(places, is_start) if rules.reset_positions else places,
+        document_ids=is_start.cumsum(dim=1, dtype=torch.int32) - 1 if rules.reset_attention else None,
+    )
+
+
+def _latest(places: Tensor, is_start: Tensor) -> Tensor:
+    """For each place of a row the latest one before it, or itself, where `is_start` holds: [b, s]."""
+    return torch.where(is_start, places, 0).cummax(dim=1).values

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from megatron.data.blendable_dataset import build_blendable_dataset
+from megatron.data.document_dataset import build_document_dataset
+from megatron.data.document_maps import Packing, samples_in_passes
 from megatron.data.gpt_dataset import SampleDataset, build_gpt_dataset
 from megatron.data.index_maps import samples_in_epochs
 from megatron.data.indexed_dataset import IndexedDataset
@@ -45,23 +48,36 @@ class Source:
     @property
     def tokens(self) -> int:
         """Tokens in these documents."""
-        return int(self.dataset.sizes[self.documents.start : self.documents.stop].sum(dtype=np.int64))
+        return self.dataset.tokens_of(self.documents)
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """Tokens of each of these documents."""
+        return self.dataset.sizes[self.documents.start : self.documents.stop]
 
 
 def build_datasets(
-    args: NeoXArgs, *, train_samples: int, valid_samples: int, test_samples: int, world: Group = SINGLE
+    args: NeoXArgs,
+    *,
+    train_samples: int,
+    valid_samples: int,
+    test_samples: int,
+    world: Group = SINGLE,
+    local_rank: int = 0,
 ) -> Datasets:
     """Datasets of at least the given numbers of samples, by `data_path` and `split` or by `train_data_paths` and so on.
 
-    Collective over `world`: its first rank builds the index caches, the others then find them. A part without documents is None,
+    Collective over `world`: its first rank builds the index caches, the others then find them; with `use_shared_fs: false` the first
+    one of each machine, the one with `local_rank` 0 there. A part without documents is None,
     but training needs some. Raises DataError when a dataset is missing, damaged or empty, or weights do not fit.
     """
     wanted = {"train": train_samples, "valid": valid_samples, "test": test_samples}
-    if world.rank > 0:
+    is_builder = (world.rank if args.use_shared_fs else local_rank) == 0
+    if not is_builder:
         barrier(world)
     sources = open_sources(args)
     built = {part: _build_part(args, part, sources[part], wanted[part]) for part in PARTS}
-    if world.rank == 0:
+    if is_builder:
         barrier(world)
     if built["train"] is None and train_samples:
         raise DataError(_no_documents_sentence(args))
@@ -71,11 +87,16 @@ def build_datasets(
 def iterations_for_epochs(args: NeoXArgs, *, epochs: int, global_batch: int) -> int:
     """How many whole global batches `epochs` passes over the training documents give.
 
-    In a blend an epoch is as many tokens as all its datasets hold together, whatever the weights.
+    In a blend an epoch is as many tokens as all its datasets hold together, or as many samples of whole documents, whatever the weights.
     Raises DataError when that is not even one batch.
     """
-    tokens = sum(source.tokens for source in open_sources(args)["train"])
-    samples = samples_in_epochs(epochs, tokens_per_epoch=tokens, seq_length=args.seq_length)
+    sources = open_sources(args)["train"]
+    tokens = sum(source.tokens for source in sources)
+    packing = _packing(args)
+    if packing is None:
+        samples = samples_in_epochs(epochs, tokens_per_epoch=tokens, seq_length=args.seq_length)
+    else:
+        samples = sum(samples_in_passes(epochs, source.sizes, packing, seed=args.seed) for source in sources)
     if samples < global_batch:
         raise DataError(
             f'"train_epochs" is {epochs}: the training data ({tokens} tokens) gives {max(samples, 0)} samples of {args.seq_length} '
@@ -112,7 +133,13 @@ def weights_by_documents(documents: Sequence[int], *, alpha: float) -> list[floa
         raise DataError('"weight_by_num_documents" is on, but the datasets hold no documents at all.')
     shares = [count / total for count in documents]
     raised = _normalised([share**alpha for share in shares])
-    return _normalised([probability * (1 - share) for probability, share in zip(raised, shares, strict=True)])
+    weights = [probability * (1 - share) for probability, share in zip(raised, shares, strict=True)]
+    if not any(weights):
+        raise DataError(
+            f'"weight_by_num_documents" is on, but of the datasets, which have {list(documents)} documents, only one has any: '
+            "leave out the empty ones."
+        )
+    return _normalised(weights)
 
 
 def _weighted_sources(args: NeoXArgs, part: str, paths: Sequence[str], weights: Sequence[float] | None) -> list[Source]:
@@ -150,7 +177,19 @@ def _build_part(args: NeoXArgs, part: str, sources: Sequence[Source], num_sample
     return build_blendable_dataset(datasets, weights, num_samples=num_samples, part=part, beside=beside)
 
 
+def _packing(args: NeoXArgs) -> Packing | None:
+    """How whole documents fill samples; None where documents are cut (`packed`)."""
+    if args.pack_impl == "packed":
+        return None
+    return Packing(args.pack_impl, allow_chopped=args.allow_chopped, seq_length=args.seq_length)
+
+
 def _build_source(args: NeoXArgs, part: str, source: Source, num_samples: int) -> SampleDataset:
+    packing = _packing(args)
+    if packing is not None:
+        return build_document_dataset(
+            source.dataset, source.documents, packing, part=part, num_samples=num_samples, seed=args.seed
+        )
     return build_gpt_dataset(
         source.dataset,
         source.documents,

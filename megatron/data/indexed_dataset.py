@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from megatron.atomic import atomic_file
-from megatron.data.index_file import code_of, read_index, write_index
+from megatron.data.index_file import code_of, fingerprint, read_index, write_index
 from megatron.errors import DataError
 
 COPY_BYTES = 1 << 24
@@ -71,6 +71,19 @@ class IndexedDataset:
     def document_boundaries(self) -> NDArray[np.int64]:
         """int64 [documents + 1]: document d is made of the sequences boundaries[d] to boundaries[d + 1] - 1."""
         return self._index.boundaries
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that is another one when the index file is; found without reading the file (see index_file.py)."""
+        return fingerprint(idx_path(self.prefix))
+
+    def tokens_of(self, sequences: range) -> int:
+        """Tokens in consecutive sequences, found without adding up: the format stores them back to back."""
+        if not sequences:
+            return 0
+        pointers, last = self._index.pointers, sequences[-1]
+        between = int(pointers[last]) - int(pointers[sequences.start])
+        return between // self.dtype.itemsize + int(self._index.sizes[last])
 
     def __len__(self) -> int:
         return len(self._index.sizes)

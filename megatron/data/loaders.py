@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from megatron.data.batch import Batch
+from megatron.data.batch import PADDING, Batch, DocumentRules, build_batch
 from megatron.data.gpt_dataset import SampleDataset
 from megatron.data.samplers import BatchPlan, samples_of_step
 from megatron.data.worker_signals import keep_child_handler, obey_owner_only
@@ -45,22 +45,22 @@ class StepLoader:
         start_step: int = 0,
         steps: int | None = None,
         wrap: bool = False,
-        eod_token: int | None = None,
+        rules: DocumentRules | None = None,
         num_workers: int = 0,
         tensor_group: Group = SINGLE,
         reads_data: bool = True,
     ) -> None:
         """
         vocab_size: token ids must be below it. steps: how many steps to yield, as many as the dataset has when None.
-        wrap: begin again at sample 0 after the last one, instead of raising DataError. eod_token: when given, positions whose input
-        is this token do not count in the loss. num_workers: processes that read ahead; 0 reads in this process.
+        wrap: begin again at sample 0 after the last one, instead of raising DataError. rules: what the end of a document changes,
+        None = nothing. num_workers: processes that read ahead; 0 reads in this process.
         reads_data: whether this rank's pipeline stage needs batches; otherwise None is yielded for every step, without any reading.
         """
         self.plan = plan
         self._dataset = dataset
         self._vocab_size = vocab_size
         self._device = torch.device(device)
-        self._eod_token = eod_token
+        self._rules = rules
         self._tensor_group = tensor_group
         self._reads_data = reads_data
         self._steps = _StepRange(
@@ -119,10 +119,11 @@ class StepLoader:
         """Give the text [g * b, s + 1] to the tensor-parallel group and cut it into micro-batches."""
         tensors = None if text is None else {"text": text}
         text = broadcast_tensors(tensors, self._tensor_group, self._device)["text"]
-        return [build_batch(rows, eod_token=self._eod_token) for rows in text.split(self.plan.micro_batch)]
+        return [build_batch(rows, self._rules) for rows in text.split(self.plan.micro_batch)]
 
     def _check_tokens(self, text: Tensor, step: int) -> None:
         """Raise DataError for an id the embedding does not have, before it becomes an illegal access on a GPU."""
+        text = torch.where(text == PADDING, 0, text)
         low, high = (int(value) for value in torch.aminmax(text))
         if low >= 0 and high < self._vocab_size:
             return
@@ -133,17 +134,6 @@ class StepLoader:
             f"{source} contains the token id {low if low < 0 else high}, but the vocabulary has {self._vocab_size} entries: "
             "the data was tokenised with another tokenizer than the one configured (vocab_file, tokenizer_type), or is damaged."
         )
-
-
-def build_batch(text: Tensor, *, eod_token: int | None = None) -> Batch:
-    """A micro-batch from text [b, s + 1]: inputs, the tokens that follow them, and where the loss counts.
-
-    With `eod_token`, positions whose input is that token have loss mask 0: what follows it is another document.
-    """
-    tokens, labels = text[:, :-1].contiguous(), text[:, 1:].contiguous()
-    mask = torch.ones_like(tokens) if eod_token is None else tokens != eod_token
-    positions = torch.arange(tokens.shape[1], device=text.device).expand_as(tokens).contiguous()
-    return Batch(tokens=tokens, labels=labels, loss_mask=mask.to(torch.float32), position_ids=positions)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.data.encode import encode_jsonl
+from megatron.data.encode_files import encode_files
 from megatron.data.encode_worker import EncodeRecipe
 from megatron.tokenizer.base import TokenizerSettings
 
@@ -25,5 +25,5 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text = " ".join(generator.choices(words, k=generator.randint(1, 60)))
             file.write(json.dumps({"text": text}) + "\n")
     recipe = EncodeRecipe(TokenizerSettings("CharLevelTokenizer"), append_eod=True)
-    (encoded,) = encode_jsonl([source], recipe, output_prefix=directory / "small")
+    (encoded,) = encode_files([source], recipe, output_prefix=directory / "small").datasets
     return Path(encoded.prefix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,28 @@ def test_a_layout_gives_the_losses_of_one_process(
     assert run.losses == pytest.approx(one_process.losses, rel=1e-5, abs=0)
     norms, expected = ([step["grad_norm"] for step in each.steps.values()] for each in (run, one_process))
     assert norms == pytest.approx(expected, rel=1e-4, abs=0)
+
+
+APART = {"reset_attention_mask": True, "reset_position_ids": True, "eod_mask_loss": True}
+
+
+@pytest.mark.parametrize("pack_impl", ["packed", "pack_until_overflow"])
+def test_packed_documents_are_kept_apart_in_any_layout(
+    pack_impl: str, tmp_path: Path, small_data: Path, one_process: TrainedRun
+) -> None:
+    """Text shorter than a sample, so that most of its documents share one; resumed half way."""
+    settings = {**APART, "pack_impl": pack_impl, "checkpoint_factor": ITERATIONS // 2, "seq_length": 256}
+    settings = {**settings, "max_position_embeddings": 256}
+    plain = train_in(tmp_path / "one", small_data, **settings)
+    layout = {**LAYOUTS["tensor 2 x pipeline 2"], "sequence_parallel": True, "attention_config": [[["flash"], "all"]]}
+    split = train_in(tmp_path / "split", small_data, **settings, **layout)
+    assert split.losses == pytest.approx(plain.losses, rel=1e-5, abs=0)
+    assert "validation" in split.printed
+    shutil.rmtree(tmp_path / "split" / "checkpoints" / f"global_step{ITERATIONS}")
+    (tmp_path / "split" / "checkpoints" / "latest").write_text(f"global_step{ITERATIONS // 2}")
+    again = run_deepy(tmp_path / "split", "train.py", split.directory / "config.yml")
+    assert f"continuing after iteration {ITERATIONS // 2}" in again.printed
+    assert again.losses == split.losses
 
 
 def test_text_is_generated_from_any_layout(tmp_path: Path, small_data: Path, one_process: TrainedRun) -> None:

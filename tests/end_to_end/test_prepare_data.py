@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron.components import CORPORA
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.tokenizer.hf import HFTokenizer
 from megatron.tokenizer.sentencepiece import SPMTokenizer
@@ -62,7 +63,9 @@ def test_a_second_run_says_that_it_is_there_and_does_nothing(
 def test_the_list_names_every_corpus_with_a_line() -> None:
     result = run("prepare_data.py", "--list")
     assert result.returncode == 0
-    assert "python_stdlib: sources of the running Python" in result.stdout
+    assert "python_stdlib " in result.stdout
+    assert "    sources of the running Python" in result.stdout
+    assert all(name in result.stdout for name in CORPORA)
 
 
 @pytest.mark.parametrize(
@@ -145,21 +148,70 @@ def test_a_bad_line_ends_preprocess_data_with_its_place_and_no_files(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-def test_sigterm_ends_preprocess_data_without_leaving_files(tmp_path: Path) -> None:
+def test_bad_documents_are_left_out_and_listed_on_request(tmp_path: Path) -> None:
+    (tmp_path / "in/more").mkdir(parents=True)
+    (tmp_path / "in/a.jsonl").write_text('{"text": "one"}\n{"text": \n{"text": "two"}\n{"body": "x"}\n')
+    (tmp_path / "in/more/b.txt").write_text("three\n")
+    (tmp_path / "in/notes.md").write_text("# not an input")
+    command = ["--output-prefix", "out", "--tokenizer-type", "CharLevelTokenizer", "--input", "in"]
+    failed = run(PREPROCESS, *command, directory=tmp_path)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.splitlines()[-1].startswith("in/a.jsonl:2 is not valid JSON")
+    result = run(PREPROCESS, *command, "--on-error", "skip", directory=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "out_text_document.bin, .idx: 3 documents, 12 tokens\nleft out 2 bad documents\n" in result.stdout
+    lines = result.stderr.splitlines()
+    assert "not read, as their names end in no known format: in/notes.md" in lines
+    assert lines[-2].startswith("in/a.jsonl:2 is not valid JSON")
+    assert lines[-1].startswith('in/a.jsonl:4 has no key "text" (it has "body")')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "absent.jsonl"], "the input absent.jsonl does not exist."),
+        (["--input", "*.gz"], "the input *.gz holds no file of a known kind"),
+        (["--input", "a.csv"], "the input a.csv is of an unknown kind: its name must end in .jsonl"),
+        (["--input", "a.jsonl", "--workers", "0"], "0 workers cannot do anything"),
+        (["--input", "a.jsonl", "--jsonl-keys", "body"], 'a.jsonl:1 has no key "body" (it has "text")'),
+        (["--input", "empty.jsonl"], "the input has no documents with tokens"),
+    ],
+)
+def test_a_mistake_of_preprocess_data_is_one_line_and_exit_code_1(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n')
+    (tmp_path / "a.csv").touch()
+    (tmp_path / "empty.jsonl").touch()
+    before = set(tmp_path.iterdir())
+    command = ["--output-prefix", "out", "--tokenizer-type", "CharLevelTokenizer", *arguments]
+    result = run(PREPROCESS, *command, directory=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_after_sigterm_resume_completes_the_same_files(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "word"}\n' * 3_000_000)
-    process = subprocess.Popen(
-        [
-            *(sys.executable, str(REPOSITORY / PREPROCESS), "--input", "a.jsonl", "--output-prefix", "out"),
-            *("--tokenizer-type", "CharLevelTokenizer", "--workers", "2"),
-        ],
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("*.partial")):
+    command = [
+        *(sys.executable, str(REPOSITORY / PREPROCESS), "--input", "a.jsonl", "--output-prefix", "out"),
+        *("--tokenizer-type", "CharLevelTokenizer", "--workers", "2"),
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out.partial/*/[0-9]*.json")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
     process.terminate()
-    assert process.wait(timeout=30) == 143
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "what is finished is kept in out.partial: the same command with --resume continues" in told
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "out.partial"}
+    result = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "out_text_document.bin", "out_text_document.idx"}
+    dataset = IndexedDataset(tmp_path / "out_text_document")
+    assert len(dataset) == 3_000_000
+    assert (tmp_path / "out_text_document.bin").read_bytes() == dataset[0].tobytes() * 3_000_000

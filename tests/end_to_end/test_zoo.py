@@ -25,7 +25,7 @@ from megatron.neox_arguments.reading.values import ConfigValues, Origin
 from megatron.neox_arguments.shrinking.shrink import shrink
 from megatron.training.pretrain import pretrain
 from tests.end_to_end.runs import TrainedRun, run_deepy
-from tests.shipped import SHIPPED, marked_not_built, read_alone, read_shipped
+from tests.shipped import FILES, features_not_built, header_of, read_alone, read_shipped
 from tests.worlds import run_world
 
 ELSEWHERE = ("save", "load", "tensorboard_dir", "vocab_file", "merge_file")
@@ -95,21 +95,17 @@ def assert_trained(steps: Sequence[dict[str, Any]]) -> None:
     assert steps[0]["loss"] == pytest.approx(UNIFORM, abs=0.75)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", FILES)
 def test_a_shipped_configuration_trains_or_is_refused_for_what_it_says(
     name: str, small_data: Path, train_once: Train
 ) -> None:
     alone, combined = shrink(read_alone(name)), shrink(read_shipped(name))
-    missing = not_built(alone)
-    assert missing == marked_not_built(name)
+    missing = features_not_built(alone)
+    assert missing == set(header_of(name).not_built)
     if missing:
         assert_refused_for(missing, alone)
-    if not not_built(combined):
+    if not features_not_built(combined):
         assert_trained(train_once(place(combined, small_data)).steps)
-
-
-def not_built(values: ConfigValues) -> set[str]:
-    return {missing.feature for missing in NeoXArgs.resolution(values, planning=True).not_built}
 
 
 def assert_refused_for(features: set[str], values: ConfigValues) -> None:
@@ -121,7 +117,7 @@ def assert_refused_for(features: set[str], values: ConfigValues) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "processes"), [("20B", 4), ("llama2/7B", 2)], ids=["GPT-NeoX-20B on 2 x 2 processes", "Llama-2-7B"]
+    ("name", "processes"), [("20B.yml", 4), ("llama2/7B.yml", 2)], ids=["GPT-NeoX-20B on 2 x 2 processes", "Llama-2-7B"]
 )
 def test_a_published_model_trains_through_deepy(name: str, processes: int, tmp_path: Path, small_data: Path) -> None:
     small = place(shrink(read_shipped(name)), small_data)

@@ -21,7 +21,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from megatron.data.corpora.base import Corpus
+from megatron.data.corpora.base import About, Corpus
 from megatron.errors import DataError
 
 SKIPPED_DIRECTORIES = frozenset(
@@ -43,10 +43,15 @@ class PythonStandardLibrary(Corpus):
     """The modules below `library`, which is the running Python's standard library unless another is given."""
 
     name = "python_stdlib"
-    description = "sources of the running Python's standard library, without its tests: about 10 MB, no download"
+    about = About(
+        "sources of the running Python's standard library, without its tests: about 10 MB", "no download", "PSF"
+    )
+    fits_memory = True
 
-    def __init__(self, directory: Path, *, library: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, first_files: int | None = None, library: Path | None = None) -> None:
         super().__init__(directory)
+        if first_files is not None:
+            raise DataError(f"--files {first_files} cannot be: {self.name} is one whole, not a number of files.")
         self.library = library or Path(sysconfig.get_path("stdlib"))
 
     def documents(self) -> Iterator[str]:

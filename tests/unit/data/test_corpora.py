@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from megatron.components import CORPORA
-from megatron.data.corpora.base import Corpus
-from megatron.data.corpora.prepare import PreparedCorpus, build_corpus, prepare_corpus
+from megatron.data.corpora.base import Corpus, CorpusKind
+from megatron.data.corpora.names import build_corpus
+from megatron.data.corpora.prepare import PreparedCorpus, prepare_corpus
 from megatron.data.corpora.python_stdlib import PythonStandardLibrary
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.errors import DataError, NeoXError
@@ -102,9 +103,12 @@ def test_a_library_without_sources_is_refused(tmp_path: Path) -> None:
 
 def test_every_registered_corpus_has_its_name_and_a_description() -> None:
     for name in CORPORA:
-        kind: type[Corpus] = CORPORA.load(name)
+        kind: CorpusKind = CORPORA.load(name)
         assert kind.name == name
-        assert "\n" not in kind.description
+        about = kind.about
+        assert about.description
+        assert about.size
+        assert not any("\n" in text for text in (about.description, about.size, about.licence, about.tokens))
 
 
 def test_an_unknown_corpus_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ def test_an_interrupted_preparation_is_never_taken_for_ready(corpus: Corpus, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("megatron.data.corpora.prepare.encode_texts", interrupt)
+        patch.setattr("megatron.data.corpora.make.encode_texts", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(corpus, vocab_size=270)
     again = prepare(corpus, vocab_size=280)  # what is asked for was there, but its tokenizer has been replaced since

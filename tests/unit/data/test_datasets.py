@@ -6,10 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from megatron.data.blendable_dataset import BlendableDataset
 from megatron.data.datasets import build_datasets, iterations_for_epochs, open_sources, weights_by_documents
 from megatron.data.indexed_dataset import IndexedDatasetWriter
+from megatron.data.loaders import StepLoader
+from megatron.data.samplers import BatchPlan
 from megatron.errors import DataError
 
 DEFAULTS = {
@@ -19,7 +24,10 @@ DEFAULTS = {
     "weight_by_num_documents": False,
     "weighted_sampler_alpha": 1.0,
     "mmap_warmup": False,
+    "use_shared_fs": True,
     "seq_length": 8,
+    "pack_impl": "packed",
+    "allow_chopped": True,
     "seed": 1234,
 }
 SAMPLES = {"train_samples": 30, "valid_samples": 5, "test_samples": 5}
@@ -108,6 +116,19 @@ def test_weights_by_documents():
         )
     with pytest.raises(DataError, match="no documents"):
         weights_by_documents([0, 0], alpha=1.0)
+    with pytest.raises(DataError, match=r"\[5, 0\] documents, only one has any"):
+        weights_by_documents([5, 0], alpha=1.0)
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=2, max_size=8), st.sampled_from([0, 0.3, 0.7, 1, 2]))
+def test_weights_by_documents_equal_the_original_ones_to_the_last_bit(documents, alpha):
+    total = sum(documents)
+    shares = [count / total for count in documents]
+    powers = [share**alpha for share in shares]
+    power_sum = sum(powers)
+    products = [power / power_sum * (1 - share) for power, share in zip(powers, shares, strict=True)]
+    product_sum = sum(products)
+    assert weights_by_documents(documents, alpha=alpha) == [product / product_sum for product in products]
 
 
 def test_weights_by_documents_replace_given_weights(paths):
@@ -150,3 +171,70 @@ def test_epochs_become_iterations_that_need_no_further_epoch(paths):
 def test_epochs_that_do_not_fill_a_batch_are_refused(paths):
     with pytest.raises(DataError, match="gives 19 samples of 8 tokens, fewer than one batch of 20"):
         iterations_for_epochs(arguments(data_path=paths[0], split="80,10,10"), epochs=1, global_batch=20)
+
+
+WHOLE = {"pack_impl": "unpacked", "allow_chopped": False}
+
+
+@pytest.mark.parametrize("pack_impl", ["unpacked", "pack_until_overflow"])
+def test_every_part_and_every_dataset_of_a_blend_keeps_documents_whole(paths, tmp_path, pack_impl):
+    fitting = write(tmp_path / "fitting", 30, token=4, size=4)
+    args = arguments(data_path=fitting, split="80,10,10", pack_impl=pack_impl, seq_length=10)
+    parts = build_datasets(args, **SAMPLES)
+    per_sample = 1 if pack_impl == "unpacked" else 2
+    for dataset, count in ((parts.train, 30), (parts.valid, 5), (parts.test, 5)):
+        assert len(dataset) == count
+        assert all((dataset[i] == 4).sum() == 4 * per_sample for i in range(count))
+    # Documents of 10 tokens do not fit: their dataset is blended with them cut, and refused without.
+    blend = {"train_data_paths": [paths[0], fitting], "train_data_weights": [1, 3]}
+    lists = {**blend, "valid_data_paths": [fitting], "test_data_paths": [fitting], "pack_impl": pack_impl}
+    train = build_datasets(arguments(**lists), train_samples=40, valid_samples=0, test_samples=0).train
+    samples = [[token for token in train[i].tolist() if token >= 0] for i in range(40)]
+    assert sorted(map(tuple, samples)) == [(1,) * 9] * 10 + [(4,) * 4 * per_sample] * 30
+    with pytest.raises(DataError, match="no document that fits 9 tokens"):
+        build_datasets(arguments(**lists, allow_chopped=False), train_samples=40, valid_samples=0, test_samples=0)
+
+
+def test_epochs_of_whole_documents_count_samples(paths, tmp_path):
+    args = arguments(data_path=paths[0], split="80,10,10", pack_impl="unpacked")
+    assert iterations_for_epochs(args, epochs=3, global_batch=4) == 3 * 16 // 4
+    fitting = write(tmp_path / "fitting", 12, token=4, size=4)
+    lists = arguments(train_data_paths=[paths[0], fitting], pack_impl="unpacked", allow_chopped=False)
+    assert iterations_for_epochs(lists, epochs=2, global_batch=1) == 2 * 12
+    together = arguments(train_data_paths=[paths[0], fitting], pack_impl="pack_until_overflow")
+    # Two of 4 tokens fit 9; each of 10 has a sample of its own. The last one of each dataset is still open.
+    assert iterations_for_epochs(together, epochs=1, global_batch=1) == (20 - 1) + (12 // 2 - 1)
+    with pytest.raises(DataError, match="gives 0 samples"):
+        iterations_for_epochs(arguments(data_path=paths[0], split="80,10,10", **WHOLE), epochs=1, global_batch=1)
+
+
+@pytest.mark.parametrize("pack_impl", ["packed", "unpacked", "pack_until_overflow"])
+def test_a_step_is_the_same_whenever_it_is_reached_and_on_any_ranks(tmp_path, pack_impl):
+    path = write_numbers(tmp_path / "numbers")
+    args = arguments(data_path=path, split="1,0,0", pack_impl=pack_impl)
+    train = build_datasets(args, train_samples=48, valid_samples=0, test_samples=0).train
+
+    def steps(start, micro_batch, ranks, rank):
+        plan = BatchPlan(micro_batch, 8 // (micro_batch * ranks), ranks, rank)
+        return [
+            [batch.tokens for batch in step]
+            for step in StepLoader(train, plan, vocab_size=999, start_step=start, steps=6 - start)
+        ]
+
+    whole = [torch.cat(step) for step in steps(0, 4, 1, 0)]
+    assert len({tuple(row.tolist()) for step in whole for row in step}) > 20
+    resumed = [torch.cat(step) for step in steps(3, 4, 1, 0)]
+    assert all(torch.equal(old, new) for old, new in zip(whole[3:], resumed, strict=True))
+    by_rank = [steps(0, 2, 2, rank) for rank in range(2)]
+    for step, expected in enumerate(whole):
+        rows = [by_rank[rank][step][micro] for micro in range(2) for rank in range(2)]
+        assert torch.equal(torch.cat(rows), expected)
+
+
+def write_numbers(path):
+    """40 documents of 3 to 12 tokens, all different."""
+    sizes = [3 + 7 * number % 10 for number in range(40)]
+    with IndexedDatasetWriter(path, dtype="u2") as writer:
+        for number, size in enumerate(sizes):
+            writer.add_document(range(12 * number, 12 * number + size))
+    return str(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megatron.data.index_file import IndexFile
-from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter, token_dtype
+from megatron.data.index_file import PROBE_BYTES, PROBES, IndexFile, fingerprint, write_index
+from megatron.data.index_maps import build_index_maps
+from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter, bin_path, idx_path, token_dtype
 from megatron.errors import DataError
 
 DOCUMENTS = [[5, 6, 7], [8], [9, 10]]
@@ -167,3 +169,72 @@ def test_the_size_of_the_bin_settles_which_float_a_code_means():
     assert index(6).dtype_of(8 + 12) == np.float32
     swapped = IndexFile(6, np.array([2, 3], np.int32), np.array([0, 16]), np.array([0, 2]))
     assert swapped.dtype_of(16 + 24) == np.float64  # as Megatron-LM writes it
+
+
+def test_tokens_are_counted_without_adding_up(tmp_path):
+    dataset = IndexedDataset(write(tmp_path / "a"))
+    counted = [[dataset.tokens_of(range(first, stop)) for stop in range(first, 4)] for first in range(4)]
+    assert counted == [[0, 3, 4, 6], [0, 1, 3], [0, 2], [0]]
+
+
+def test_a_fingerprint_changes_with_size_time_and_content(tmp_path):
+    path = tmp_path / "a.idx"
+
+    def fingerprint_of(data, seconds=1000.0):
+        path.write_bytes(data)
+        os.utime(path, (seconds, seconds))
+        return fingerprint(path)
+
+    data = bytes(range(256)) * 4000  # a megabyte
+    middle = 32 * (len(data) - PROBE_BYTES) // (PROBES - 1)  # where one of the blocks begins
+    changed = [b"x" + data[1:], data[:-1] + b"x", data[:middle] + b"x" + data[middle + 1 :], data + b"x"]
+    prints = {fingerprint_of(data), fingerprint_of(data, 1001.0), *(fingerprint_of(other) for other in changed)}
+    assert len(prints) == 6
+    assert fingerprint_of(data) == fingerprint_of(data, 1000.9)  # not every file system keeps fractions of a second
+
+
+@pytest.mark.parametrize("size", [0, 1, PROBE_BYTES, PROBE_BYTES + 1, 10 * PROBE_BYTES - 1, PROBES * PROBE_BYTES])
+def test_the_fingerprint_of_a_small_file_depends_on_every_byte(tmp_path, size):
+    path = tmp_path / "a.idx"
+    path.write_bytes(bytes(size))
+    os.utime(path, (1, 1))
+    before = fingerprint(path)
+    for place in {*range(0, size, PROBE_BYTES // 2 - 1), *range(max(size - 1, 0), size)}:
+        data = bytearray(size)
+        data[place] = 1
+        path.write_bytes(data)
+        os.utime(path, (1, 1))
+        assert fingerprint(path) != before
+
+
+@pytest.fixture
+def trillion(tmp_path):
+    """A dataset of 2^40 tokens in 512 documents, nearly all of it holes in its files; every document ends with its number."""
+    sizes = np.full(513, 2**31 - 1, np.int32)
+    prefix = tmp_path / "trillion"
+    with open(idx_path(prefix), "wb") as file:
+        write_index(file, dtype=np.dtype("<u2"), sizes=sizes, boundaries=np.arange(len(sizes) + 1))
+    try:
+        with open(bin_path(prefix), "wb") as file:
+            for number in range(len(sizes)):
+                file.seek(2 * (int(sizes[0]) * (number + 1) - 1))
+                file.write(struct.pack("<H", number))
+    except OSError:
+        pytest.skip("this file system has no files of 2 TiB")
+    return IndexedDataset(prefix)
+
+
+def test_tokens_beyond_all_limits_of_small_integers_are_read(trillion):
+    """Documents 1, 2 and 512 reach over tokens 2^31, 2^32 and 2^40, the last three quarters over byte 2^40."""
+    size = 2**31 - 1
+    assert trillion.tokens_of(range(513)) == 513 * size > 2**40
+    for number in (0, 1, 2, 255, 511, 512):
+        assert trillion.get(number, size - 2).tolist() == [0, number]
+    seq_length = 2**31 - 5
+    maps = build_index_maps(trillion.sizes, range(513), seq_length=seq_length, num_samples=512, seed=1)
+    for sample in (1, 2, 3, 511):
+        position, offset = maps["samples"][sample].tolist()
+        assert position * size + offset == sample * seq_length
+        document = int(maps["documents"][position])
+        last = trillion.get(document, max(offset, size - 3))
+        assert int(last[-1]) == document

@@ -1,0 +1,1 @@
+"""Files over HTTP: in parallel, resumed where they broke off, verified, and whole or not there."""
