@@ -135,9 +135,7 @@ def global_batch(step: int, rows: int) -> Batch:
 
 def rows_of(batch: Batch, begin: int, end: int) -> Batch:
     """The samples [begin, end) of a batch."""
-    return Batch(
-        batch.tokens[begin:end], batch.labels[begin:end], batch.loss_mask[begin:end], batch.position_ids[begin:end]
-    )
+    return Batch(**{name: value[begin:end] for name, value in vars(batch).items() if value is not None})
 
 
 def micro_batches(batch: Batch, *, count: int, rank: int, ranks: int) -> list[Batch]:

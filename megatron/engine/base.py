@@ -100,7 +100,8 @@ class BaseEngine:
         return float(self._sum(weights.sum(), self.groups.data))
 
     def _on_device(self, batch: Batch) -> Batch:
-        return replace(batch, **{field.name: getattr(batch, field.name).to(self.device) for field in fields(batch)})
+        values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+        return replace(batch, **{name: value.to(self.device) for name, value in values.items() if value is not None})
 
     def _loss_factor(self, weight: float) -> float:
         """What to multiply a micro-batch's loss sum by, so that DeepSpeed's mean over micro-batches and ranks is sum / weight."""

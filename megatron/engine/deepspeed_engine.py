@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from megatron.data.batch import Batch
 from megatron.engine.base import BaseEngine
@@ -25,7 +26,7 @@ class SequentialEngine(BaseEngine):
         for batch in batches:
             batch = self._on_device(batch)
             # The logits are named nowhere: so their memory is free as soon as the backward pass has used them.
-            loss = self.objective.loss_sum(self.library_engine(batch.tokens, batch.position_ids), batch)
+            loss = self.objective.loss_sum(self._logits(batch), batch)
             total += loss.detach()
             self.library_engine.backward(loss * factor)
             self.library_engine.step()
@@ -39,5 +40,9 @@ class SequentialEngine(BaseEngine):
         total = torch.zeros((), dtype=torch.float32, device=self.device)
         for batch in batches:
             batch = self._on_device(batch)
-            total += self.objective.loss_sum(self.library_engine(batch.tokens, batch.position_ids), batch)
+            total += self.objective.loss_sum(self._logits(batch), batch)
         return float(self._sum(total, self.groups.data)), self._global_weight(batches)
+
+    def _logits(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.library_engine(batch.tokens, batch.position_ids, document_ids=batch.document_ids)
+        return logits

@@ -1,11 +1,11 @@
-"""Which layers each pipeline stage runs: the arithmetic of `megatron.planning.partition` on layer specs."""
+"""Which layers each pipeline stage runs: the arithmetic of `megatron.planning.model.partition` on layer specs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from megatron.model.spec import LayerSpec
-from megatron.planning.partition import partition
+from megatron.planning.model.partition import partition
 
 
 def partition_layers(

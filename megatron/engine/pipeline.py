@@ -12,7 +12,7 @@ from megatron.data.batch import Batch
 from megatron.engine.base import BaseEngine
 from megatron.engine.library import deepspeed
 from megatron.engine.protocol import Objective, StepResult
-from megatron.engine.stage import BatchLoss, StageModule, batch_tensors
+from megatron.engine.stage import BatchLoss, StageModule, batch_tensors, model_inputs
 from megatron.mpu.groups import ProcessGroups
 
 schedule = deepspeed.runtime.pipe.schedule
@@ -60,9 +60,7 @@ class PipelineEngine(BaseEngine):
         """(inputs of the first stage, tensors of the loss) of each micro-batch; None on the stages between."""
         if not self.reads_data:
             return None
-        return iter(
-            [((batch.tokens, batch.position_ids), batch_tensors(batch)) for batch in self._checked(micro_batches)]
-        )
+        return iter([(model_inputs(batch), batch_tensors(batch)) for batch in self._checked(micro_batches)])
 
 
 def _reduce_tied_gradients(library_engine: Any) -> None:

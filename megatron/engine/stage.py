@@ -67,14 +67,14 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
         self._present_to_library(groups, bounds, loss)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | Tensor:
-        """(tokens, position_ids) on the first stage, a stream's tensors on the others -> a stream's tensors, or logits on the last."""
+        """The `model_inputs` on the first stage, a stream's tensors on the others -> a stream's tensors, or logits on the last."""
         specs = list(self.specs)
         if self.is_first:
-            tokens, position_ids = inputs
+            tokens, position_ids, *document_ids = inputs
             stream = self.layer(specs.pop(0).number)(tokens, position_ids, None)
+            stream = Stream.of_tensors(stream.hidden, position_ids, *document_ids)
         else:
-            hidden, position_ids = inputs
-            stream = Stream(hidden, position_ids)
+            stream = Stream.of_tensors(*inputs)
         head = specs.pop() if self.is_last else None
         stream = run_layers(self, specs, stream, checkpoint_num_layers=self.checkpoint_num_layers)
         if head is None:
@@ -152,8 +152,15 @@ class BatchLoss:
 
 
 def batch_tensors(batch: Batch) -> tuple[Tensor, ...]:
-    """The fields of a micro-batch in the order of its constructor, as DeepSpeed carries them to the last stage."""
-    return tuple(getattr(batch, field.name) for field in fields(batch))
+    """The fields of a micro-batch in the order of its constructor, as DeepSpeed carries them to the last stage; optional ones if set."""
+    values = (getattr(batch, field.name) for field in fields(batch))
+    return tuple(value for value in values if value is not None)
+
+
+def model_inputs(batch: Batch) -> tuple[Tensor, ...]:
+    """What the first stage reads of a micro-batch: tokens, positions and, where documents are kept apart, their numbers."""
+    documents = () if batch.document_ids is None else (batch.document_ids,)
+    return batch.tokens, batch.position_ids, *documents
 
 
 def parameter_counter(context: BuildContext) -> Callable[[LayerSpec], int]:

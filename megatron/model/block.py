@@ -46,7 +46,7 @@ class Block(nn.Module, ABC):
 
     @abstractmethod
     def update(self, hidden: Tensor, stream: Stream) -> Tensor:
-        """[s, b, h] -> [s, b, h]; the positions and the cache are those of the stream."""
+        """[s, b, h] -> [s, b, h]; the positions, the cache and the documents are those of the stream."""
 
 
 class SequentialResidualBlock(Block):
@@ -59,7 +59,7 @@ class SequentialResidualBlock(Block):
         """[s, b, h] -> [s, b, h]"""
         assert self.input_layernorm is not None
         assert self.post_attention_layernorm is not None
-        attended = self.attention(self.input_layernorm(hidden), stream.position_ids, stream.cache)
+        attended = self.attention(self.input_layernorm(hidden), *stream.places())
         hidden = hidden + self.dropout(attended)
         update: Tensor = self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
         return hidden + update
@@ -79,7 +79,7 @@ class ParallelResidualBlock(Block):
         attention_input = self.input_layernorm(hidden)
         norm = self.post_attention_layernorm
         mlp_input = attention_input if norm is None else norm(hidden)
-        places = stream.position_ids, stream.cache
+        places = stream.places()
         if self.dropout.is_active:
             attended: Tensor = self.dropout(self.attention(attention_input, *places))
             widened: Tensor = self.dropout(self.mlp(mlp_input))
@@ -99,7 +99,7 @@ class PostNormBlock(Block):
         """[s, b, h] -> [s, b, h]"""
         assert self.post_attention_layernorm is not None
         assert self.post_feedforward_layernorm is not None
-        attended = self.post_attention_layernorm(self.attention(hidden, stream.position_ids, stream.cache))
+        attended = self.post_attention_layernorm(self.attention(hidden, *stream.places()))
         hidden = hidden + self.dropout(attended)
         update: Tensor = self.dropout(self.post_feedforward_layernorm(self.mlp(hidden)))
         return hidden + update

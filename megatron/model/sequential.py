@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from megatron.model.cache import KeyValueCache
+from megatron.model.documents import Documents
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.model.stream import Stream
 from megatron.mpu.shard import initialize_parameters, name_parameters, set_shard, shard_of
@@ -66,12 +67,22 @@ class SequentialModel(nn.Module):
         """The layer with this number."""
         return self.get_submodule(str(number))
 
-    def forward(self, tokens: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """tokens and position_ids int64 [b, s] -> logits [b, s, v/t]; with a cache, tokens are those that follow what it holds."""
+    def forward(
+        self,
+        tokens: Tensor,
+        position_ids: Tensor,
+        cache: KeyValueCache | None = None,
+        document_ids: Tensor | None = None,
+    ) -> Tensor:
+        """tokens and position_ids int64 [b, s] -> logits [b, s, v/t]; with a cache, tokens are those that follow what it holds.
+
+        document_ids: int [b, s], rising in each row: tokens do not see those of another number. None: a row is one document.
+        """
         if cache is not None:
             cache.extend(tokens.shape[1], tokens.device)
         first, *middle, last = self.specs
         stream = self.layer(first.number)(tokens, position_ids, cache)
+        stream = replace(stream, documents=Documents.of(document_ids))
         stream = run_layers(self, middle, stream, checkpoint_num_layers=self.checkpoint_num_layers)
         logits: Tensor = self.layer(last.number)(stream)
         return logits
@@ -99,8 +110,8 @@ def run_layers(module: nn.Module, specs: Sequence[LayerSpec], stream: Stream, *,
     return stream
 
 
-def _hidden_after(module: nn.Module, specs: Sequence[LayerSpec], hidden: Tensor, position_ids: Tensor) -> Tensor:
-    return _run_each(module, specs, Stream(hidden, position_ids)).hidden
+def _hidden_after(module: nn.Module, specs: Sequence[LayerSpec], *tensors: Tensor) -> Tensor:
+    return _run_each(module, specs, Stream.of_tensors(*tensors)).hidden
 
 
 def _run_each(module: nn.Module, specs: Sequence[LayerSpec], stream: Stream) -> Stream:

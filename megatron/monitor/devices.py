@@ -1,4 +1,4 @@
-"""What this process runs on: its name, and how much memory the run has needed. Peak speeds are in `megatron.planning.devices`."""
+"""What this process runs on: its name, and how much memory the run has needed. Peak speeds are in `megatron.planning.hardware.devices`."""
 
 from __future__ import annotations
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from megatron.data.batch import Batch
+from megatron.data.batch import Batch, DocumentRules
 from megatron.data.datasets import Datasets, build_datasets, iterations_for_epochs
 from megatron.data.gpt_dataset import SampleDataset
 from megatron.data.loaders import StepLoader
 from megatron.data.samplers import BatchPlan
+from megatron.environment import read_rank_environment
 from megatron.initialize import World
 from megatron.neox_arguments import NeoXArgs
 from megatron.tokenizer.base import Tokenizer
@@ -44,6 +45,7 @@ class BatchFactory:
             valid_samples=evaluation_samples,
             test_samples=evaluation_samples,
             world=self.world.groups.world,
+            local_rank=read_rank_environment().local_rank,
         )
 
     def train(self, datasets: Datasets) -> Iterator[Sequence[Batch] | None]:
@@ -77,6 +79,18 @@ class BatchFactory:
         """How far the samples consumed so far are from what this batch size would have consumed."""
         return self.state.consumed_samples - self.state.iteration * self.args.train_batch_size
 
+    @property
+    def _rules(self) -> DocumentRules | None:
+        args = self.args
+        if not (args.eod_mask_loss or args.reset_position_ids or args.reset_attention_mask):
+            return None
+        return DocumentRules(
+            self.tokenizer.eod,
+            mask_loss=args.eod_mask_loss,
+            reset_positions=args.reset_position_ids,
+            reset_attention=args.reset_attention_mask,
+        )
+
     def _loader(
         self, dataset: SampleDataset, *, start_step: int, steps: int, workers: int, wrap: bool = False, offset: int = 0
     ) -> StepLoader:
@@ -95,7 +109,7 @@ class BatchFactory:
             start_step=start_step,
             steps=steps,
             wrap=wrap,
-            eod_token=self.tokenizer.eod if self.args.eod_mask_loss else None,
+            rules=self._rules,
             num_workers=workers,
             tensor_group=self.world.groups.tensor,
             reads_data=self.reads_data,

@@ -8,13 +8,13 @@ from dataclasses import fields
 
 import torch
 
+from megatron import text
 from megatron.errors import NeoXError
 from megatron.neox_arguments import NeoXArgs
-from megatron.planning import text
 from megatron.planning.layout import Layout
-from megatron.planning.memory import CUDA_ALLOWANCE, peak_memory
-from megatron.planning.relief import HEADROOM, smallest_relief
-from megatron.planning.vocabulary import find_vocabulary
+from megatron.planning.memory.relief import HEADROOM, smallest_relief
+from megatron.planning.memory.stage_memory import CUDA_ALLOWANCE, peak_memory
+from megatron.planning.model.vocabulary import find_vocabulary
 
 
 @contextmanager

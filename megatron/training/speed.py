@@ -8,8 +8,8 @@ import torch
 
 from megatron.monitor.devices import device_name
 from megatron.neox_arguments import NeoXArgs
-from megatron.planning.devices import recognise
-from megatron.planning.flops import hardware_flops_per_token, model_flops_per_token
+from megatron.planning.hardware.devices import recognise
+from megatron.planning.model.flops import hardware_flops_per_token, model_flops_per_token
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from megatron.monitor.console import duration
 from megatron.monitor.devices import device_name
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.deepspeed_config import effective_zero_stage
+from megatron.text import count
 from megatron.training.loop import Run
 from megatron.training.state import TrainState
 
@@ -16,9 +17,9 @@ def facts_of_run(run: Run, state: TrainState) -> dict[str, str]:
     """What is about to be trained, on what, from where, in words."""
     args = run.args
     return {
-        "model": f"{_count(run.parameters)} parameters: {args.num_layers} layers, hidden {args.hidden_size}, {_heads(args)}, {args.pos_emb} positions",
+        "model": f"{count(run.parameters)} parameters: {args.num_layers} layers, hidden {args.hidden_size}, {_heads(args)}, {args.pos_emb} positions",
         "batch": f"{args.train_batch_size} x {args.seq_length} = {run.speed.tokens_per_step:,} tokens a step: {_batch(args)}",
-        "training": f"{args.train_iters} iterations, {_count(_train_tokens(run))} tokens, {_start(args, state)}",
+        "training": f"{args.train_iters} iterations, {count(_train_tokens(run))} tokens, {_start(args, state)}",
         "optimizer": f"{args.optimizer_type}, lr {args.lr:g} {args.lr_decay_style}, {_zero(args)}, {args.precision}",
         "layout": f"{args.global_num_gpus} x {device_name(run.speed.device)}: pipeline {args.pipeline_stages} x data {args.data_parallel_size} x tensor {args.model_parallel_size}",
         "data": args.data_path or ", ".join(args.train_data_paths or ()),
@@ -62,10 +63,3 @@ def _start(args: NeoXArgs, state: TrainState) -> str:
     if state.iteration:
         return f"continuing after iteration {state.iteration} from {args.load}"
     return f"fine-tuning {args.load}" if args.finetune and args.load else "from scratch"
-
-
-def _count(number: float) -> str:
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return f"{number:g}"

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from megatron.data import datasets as datasets_module
+from megatron.data.batch import DocumentRules
 from megatron.data.datasets import build_datasets
 from megatron.data.indexed_dataset import IndexedDatasetWriter
 from megatron.data.loaders import StepLoader
@@ -15,6 +16,8 @@ from megatron.mpu.groups import build_process_groups
 from megatron.mpu.topology import Topology
 from tests.unit.data.test_datasets import DEFAULTS
 from tests.worlds import run_world
+
+RULES = DocumentRules(0, mask_loss=True, reset_positions=True, reset_attention=True)
 
 
 class Unreadable:
@@ -44,7 +47,7 @@ def load(rank, directory, topology, micro_batch, num_workers):
         dataset = Unreadable()
     plan = BatchPlan(micro_batch, 8 // micro_batch // topology.data, topology.data, groups.data.rank)
     loader = StepLoader(
-        dataset, plan, vocab_size=300, steps=3, eod_token=0, num_workers=num_workers, tensor_group=groups.tensor
+        dataset, plan, vocab_size=300, steps=3, rules=RULES, num_workers=num_workers, tensor_group=groups.tensor
     )
     return [[{name: value.numpy() for name, value in vars(batch).items()} for batch in step] for step in loader]
 
@@ -75,25 +78,43 @@ def test_tensor_ranks_receive_what_the_first_read_and_data_ranks_share_the_step(
         assert not all(batch["loss_mask"].all() for batch in step)
 
 
-def build_counted(rank, directory):
+def build_counted(rank, directories, local_ranks, use_shared_fs):
     """How many index maps this rank computed, the others waiting for the first."""
     from megatron.data import index_maps
 
     built = []
-    build = index_maps.build_index_maps
+    build = index_maps.plan_index_maps
 
     def counted(*arguments, **settings):
         built.append(settings)
         return build(*arguments, **settings)
 
-    index_maps.build_index_maps = counted
-    groups = build_process_groups(Topology(data=2))
-    datasets_module.build_datasets(
-        arguments(directory), train_samples=8, valid_samples=8, test_samples=8, world=groups.world
-    )
-    return len(built)
+    index_maps.plan_index_maps = counted
+    groups = build_process_groups(Topology(data=len(directories)))
+    args = SimpleNamespace(**vars(arguments(directories[rank])) | {"use_shared_fs": use_shared_fs})
+    samples = {"train_samples": 8, "valid_samples": 8, "test_samples": 8}
+    datasets = datasets_module.build_datasets(args, **samples, world=groups.world, local_rank=local_ranks[rank])
+    return len(built), datasets.train[3].tolist()
 
 
 def test_only_the_first_rank_builds_the_caches(tmp_path):
     write(tmp_path)
-    assert run_world(2, build_counted, tmp_path) == [3, 0]
+    assert [built for built, _ in run_world(2, build_counted, [tmp_path] * 2, [0, 1], True)] == [3, 0]
+
+
+def test_without_a_shared_file_system_the_first_rank_of_each_machine_builds(tmp_path):
+    """Two machines of two ranks, each machine with its own copy of the data."""
+    machines = [tmp_path / "one", tmp_path / "other"]
+    for machine in machines:
+        machine.mkdir()
+        write(machine)
+    results = run_world(4, build_counted, [machines[0]] * 2 + [machines[1]] * 2, [0, 1, 0, 1], False)
+    assert [built for built, _ in results] == [3, 0, 3, 0]
+    assert all(sample == results[0][1] for _, sample in results)
+    assert [len(list(machine.glob("*.npy"))) for machine in machines] == [9, 9]
+    # Without it, data that machines do not share is right as well, only no longer built by one rank a machine.
+    for path in machines[1].glob("*.npy"):
+        path.unlink()
+    results = run_world(4, build_counted, [machines[0]] * 2 + [machines[1]] * 2, [0, 1, 0, 1], True)
+    assert [built for built, _ in results][:2] == [0, 0]
+    assert all(sample == results[0][1] for _, sample in results)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from megatron.neox_arguments import NeoXArgs
-from megatron.planning.activations import window_mask_bytes
 from megatron.planning.layout import Layout
-from megatron.planning.memory import counted_tensors, memory_by_stage, padded_rows, stage_layers
-from megatron.planning.sizes import Sizes
-from megatron.planning.stage import saved_bytes
-from megatron.planning.zero import model_state
+from megatron.planning.memory.kept_by_attention import window_mask_bytes
+from megatron.planning.memory.sizes import Sizes
+from megatron.planning.memory.stage_activations import saved_bytes
+from megatron.planning.memory.stage_memory import counted_tensors, memory_by_stage, padded_rows, stage_layers
+from megatron.planning.memory.zero import model_state
 from tests import deepspeed_world  # noqa: F401  prepares torch and DeepSpeed for forked ranks
 from tests.memory_census import SMALL, VOCABULARY, EngineBytes, count_engine
 from tests.worlds import run_world
@@ -39,14 +39,15 @@ LLAMA = {
 GPT_J = {"gpt_j_residual": True, "pos_emb": "rotary", "rotary_pct": 0.5}
 DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
 RECOMPUTE = {"checkpoint_activations": True}
+SMALL_BUCKETS = {"reduce_bucket_size": 40_000, "allgather_bucket_size": 40_000}
 
 
 def zero(stage: int, **options: Any) -> dict[str, Any]:
     return {"zero_optimization": {"stage": stage, **options}}
 
 
-def streaming(stage: int) -> dict[str, Any]:
-    return zero(stage, contiguous_gradients=True, overlap_comm=True)
+def streaming(stage: int, **options: Any) -> dict[str, Any]:
+    return zero(stage, contiguous_gradients=True, overlap_comm=True, **options)
 
 
 def accumulate(steps: int) -> dict[str, Any]:
@@ -83,6 +84,14 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "bf16, zero 3, all divided": {**BF16, **DIVIDE_ALL, **BIG},
         **{f"fp16, zero {stage}": {**FP16, **zero(stage)} for stage in (1, 2)},
         "fp16, zero 1, streaming": {**FP16, **streaming(1)},
+        "fp32, zero 1, small buckets": {**streaming(1, **SMALL_BUCKETS), **accumulate(2)},
+        "bf16, zero 2, small buckets": {**BF16, **zero(2, **SMALL_BUCKETS)},
+        "bf16, zero 1, gradients in bf16": {
+            **BF16,
+            **zero(1),
+            "data_types": {"grad_accum_dtype": "bf16"},
+            **accumulate(2),
+        },
         "fp32, tensor": {**tensor(2), **BIG},
         "fp32, tensor, parallel residual": {**tensor(2), **GPT_J, **BIG},
         "fp32, tensor, along the sequence, dropout, recomputing": {
@@ -161,7 +170,7 @@ def test_the_peak_of_a_step_is_that_of_each_rank(world: int, name: str) -> None:
     layout = Layout.of(args)
     planned = memory_by_stage(args, layout, vocab_size=VOCABULARY, device="cpu")
     # Of a pipeline not every buffer's life is modelled; here, where they are large beside the rest, that shows.
-    tolerance = 0.05 if layout.pipeline else 0.03
+    tolerance = 0.05 if layout.pipeline else 0.04
     for rank, ranks in enumerate(counted(world)):
         stage = rank * layout.stages // world
         assert planned[stage].total == pytest.approx(ranks[name].peak, rel=tolerance), planned[stage]

@@ -55,7 +55,7 @@ def start(case: Case, world: World) -> Engine:
 
 def batches(step: int, device: torch.device) -> list[Batch]:
     whole = global_batch(step, ROWS)
-    on_device = Batch(**{name: value.to(device) for name, value in vars(whole).items()})
+    on_device = Batch(**{name: value.to(device) for name, value in vars(whole).items() if value is not None})
     return micro_batches(on_device, count=ACCUMULATION, rank=0, ranks=1)
 
 

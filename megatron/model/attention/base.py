@@ -16,6 +16,7 @@ from megatron.errors import NeoXError
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.attention.mask import causal_mask
 from megatron.model.cache import KeyValueCache
+from megatron.model.documents import Documents
 from megatron.model.positions.base import Positions
 from megatron.model.spec import BuildContext
 from megatron.mpu.linear import ColumnParallelLinear, RowParallelLinear
@@ -77,21 +78,35 @@ class Attention(nn.Module, ABC):
         self.dense = RowParallelLinear(query_width, hidden_size, init=output_init, bias=use_output_bias, **shared)
         self.query_layernorm, self.key_layernorm = query_norm, key_norm
 
-    def forward(self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """[s, b, h] -> [s, b, h], reduced over the ranks and with bias."""
-        output: Tensor = self.dense(self._mix(hidden, position_ids, cache))
+    def forward(
+        self,
+        hidden: Tensor,
+        position_ids: Tensor,
+        cache: KeyValueCache | None = None,
+        documents: Documents | None = None,
+    ) -> Tensor:
+        """[s, b, h] -> [s, b, h], reduced over the ranks and with bias. Keys of another document are not seen, where `documents` are given."""
+        output: Tensor = self.dense(self._mix(hidden, position_ids, cache, documents))
         return output
 
-    def partial(self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def partial(
+        self,
+        hidden: Tensor,
+        position_ids: Tensor,
+        cache: KeyValueCache | None = None,
+        documents: Documents | None = None,
+    ) -> Tensor:
         """This rank's summand of the output [s, b, h], before reduction and bias (the sequence is whole here)."""
-        return self.dense.partial(self._mix(hidden, position_ids, cache))
+        return self.dense.partial(self._mix(hidden, position_ids, cache, documents))
 
     @abstractmethod
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, documents: Documents | None = None
+    ) -> Tensor:
         """The core: query [b, n, s, d], key and value [b, k, S, d] -> [b, n, s, d]; query head i uses key head i // (n / k).
 
         allowed: bool, broadcastable to [b, n, s, S], true where a query sees a key; None = causal with s = S, and each query sees the
-        `window` latest keys only.
+        `window` latest keys only, and of them those of its own document where `documents` are given.
         """
 
     @property
@@ -99,7 +114,9 @@ class Attention(nn.Module, ABC):
         """The dropout probability that applies now."""
         return self.dropout if self.training else 0.0
 
-    def _mix(self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
+    def _mix(
+        self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None, documents: Documents | None
+    ) -> Tensor:
         fused = self.query_key_value(hidden)  # [s, b, (n + 2 k) d]
         query, key, value = self._split(fused, self._local_heads, self._local_kv_heads)
         if self.query_layernorm is not None and self.key_layernorm is not None:
@@ -107,10 +124,11 @@ class Attention(nn.Module, ABC):
         query, key = self._positions.rotate(query, key, position_ids)
         allowed = None
         if cache is not None:
+            assert documents is None, "prompts are not packed"
             key, value = cache.write(self.layer, key, value)
             allowed = self._within_window(cache.allowed)
         with self._randomness():
-            mixed = self.attend(query, key, value, allowed)
+            mixed = self.attend(query, key, value, allowed, documents)
         return mixed.permute(2, 0, 1, 3).flatten(2)  # [s, b, n d]
 
     def _within_window(self, allowed: Tensor | None) -> Tensor | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from megatron.model.attention.base import Attention
 from megatron.model.attention.mask import causal_mask
+from megatron.model.documents import Documents
 
 
 class GlobalAttention(Attention):
@@ -23,7 +24,9 @@ class GlobalAttention(Attention):
     again in fp32 before the softmax: the result is the same.
     """
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, documents: Documents | None = None
+    ) -> Tensor:
         """See Attention.attend."""
         grouped = query.unflatten(1, (key.shape[1], -1))  # [b, k, g, s, d]
         divisor = self.layer + 1 if self.query_key_layer_scaling else 1
@@ -31,10 +34,12 @@ class GlobalAttention(Attention):
         if self.query_key_layer_scaling:
             scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * divisor
         length = scores.shape[-1]
-        if allowed is None:
-            allowed = causal_mask(length, length, window=self.window, device=scores.device)
+        if documents is not None:
+            hidden = documents.hidden_keys(self.window).unsqueeze(1)
+        elif allowed is not None:
+            hidden = ~allowed.unsqueeze(1)
         else:
-            allowed = allowed.unsqueeze(1)
-        weights = scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1).to(value.dtype)
+            hidden = ~causal_mask(length, length, window=self.window, device=scores.device)
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1).to(value.dtype)
         weights = F.dropout(weights, self.active_dropout)
         return (weights @ value.unsqueeze(2)).flatten(1, 2)  # [b, n, s, d]

@@ -12,7 +12,7 @@ from torch import nn
 from megatron.engine.partition import partition_layers
 from megatron.errors import ConfigError
 from megatron.model.spec import BuildContext, LayerSpec
-from megatron.planning.partition import balanced_bounds
+from megatron.planning.model.partition import balanced_bounds
 
 
 def build(context: BuildContext) -> nn.Module:

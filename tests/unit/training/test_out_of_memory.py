@@ -12,8 +12,8 @@ from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.reading.load import apply_overrides
 from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.layout import Layout
-from megatron.planning.memory import peak_memory
-from megatron.planning.relief import smallest_relief
+from megatron.planning.memory.relief import smallest_relief
+from megatron.planning.memory.stage_memory import peak_memory
 from megatron.training.out_of_memory import explained_out_of_memory, out_of_memory_message
 from tests.unit.neox_arguments.minimal import MINIMAL, build
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from megatron.planning.devices import DEVICES
+from megatron.planning.hardware.devices import DEVICES
 from megatron.training.speed import peak_flops_per_second
 
 CPU = torch.device("cpu")

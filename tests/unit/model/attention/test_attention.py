@@ -133,7 +133,7 @@ def test_the_flash_attn_package_is_told_the_window(monkeypatch: pytest.MonkeyPat
 
     expected = {window: build("global", num_kv_heads=2, window=window)(X, POSITION_IDS) for window in (None, 1, 3, 50)}
     monkeypatch.setattr(flash, "_fits_flash_attn", lambda query: True)
-    monkeypatch.setattr(flash, "_find_flash_attn", lambda: flash_attn_func)
+    monkeypatch.setattr(flash, "_find_flash_attn", lambda: flash.FlashAttn(flash_attn_func, flash_attn_func))
     for window, output in expected.items():
         torch.testing.assert_close(build("flash", num_kv_heads=2, window=window)(X, POSITION_IDS), output)
 
