@@ -21,7 +21,14 @@ import numpy as np
 
 from megatron.data.documents import TextChunk, chunk_texts
 from megatron.data.encode_progress import EncodeProgress
-from megatron.data.encode_worker import EncodedBatch, Encoder, EncodeRecipe, encode_chunk, start_worker
+from megatron.data.encode_worker import (
+    EncodedBatch,
+    Encoder,
+    EncodeRecipe,
+    encode_chunk,
+    sample_for_workers,
+    start_worker,
+)
 from megatron.data.indexed_dataset import IndexedDatasetWriter
 from megatron.errors import DataError
 
@@ -101,21 +108,17 @@ def _encode_chunks(chunks: Iterator[TextChunk], encoder: Encoder, workers: int) 
     if workers == 1:
         yield from (encoder.encode(chunk.documents()) for chunk in chunks)
         return
-    # Started afresh rather than forked: a forked process inherits the locks of this one's threads, held or not.
-    pool = ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),
-        initializer=start_worker,
-        initargs=(encoder.recipe, encoder.sample),
-    )
-    encoder.prepare()
-    try:
-        encoder.choose_engine()
-        yield from _in_order(chunks, pool, in_flight=CHUNKS_IN_FLIGHT * workers)
-    except BrokenProcessPool:
-        raise DataError(WORKER_DIED) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with sample_for_workers(encoder.sample) as sample:
+        # Started afresh rather than forked: a forked process inherits the locks of this one's threads, held or not.
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(encoder.recipe, sample))
+        try:
+            encoder.choose_engine()
+            yield from _in_order(chunks, pool, in_flight=CHUNKS_IN_FLIGHT * workers)
+        except BrokenProcessPool:
+            raise DataError(WORKER_DIED) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _in_order(chunks: Iterator[TextChunk], pool: ProcessPoolExecutor, *, in_flight: int) -> Iterator[EncodedBatch]:

@@ -16,7 +16,7 @@ from megatron.data.encode_progress import EncodeProgress
 from megatron.data.encode_shard import OnError, ShardNote, write_shard
 from megatron.data.encode_shard_worker import start_shard_worker, write_shard_in_worker
 from megatron.data.encode_work import WorkDirectory
-from megatron.data.encode_worker import Counts, Encoder
+from megatron.data.encode_worker import Counts, Encoder, sample_for_workers
 from megatron.data.inputs.pieces import Piece
 from megatron.data.inputs.span import Bad
 from megatron.errors import DataError
@@ -73,37 +73,47 @@ class _Pool(contextlib.AbstractContextManager["_Pool"]):
         # Started afresh rather than forked: a forked process inherits the locks of this one's threads, held or not.
         context = multiprocessing.get_context("spawn")
         self.progress = progress
-        self._encoder = encoder
         self._shared = context.Array("q", len(astuple(Counts())) + 1)
         self._told = Counts()
         self._encoder, self._directory, self._on_error = encoder, directory, on_error
-        arguments = (encoder.recipe, encoder.sample, self._shared)
+        self._on_exit = contextlib.ExitStack()
+        arguments = (encoder.recipe, self._on_exit.enter_context(sample_for_workers(encoder.sample)), self._shared)
         self._executor = ProcessPoolExecutor(workers, context, initializer=start_shard_worker, initargs=arguments)
 
     def submit(self, piece: Piece) -> Future[ShardNote | Bad]:
         """Have a piece encoded."""
-        future = self._executor.submit(write_shard_in_worker, piece, self._directory, self._on_error)
-        self._encoder.prepare()  # here as well, while the first worker starts: this process is the one that tells of the engine
+        with _told_of_dead_workers():
+            future = self._executor.submit(write_shard_in_worker, piece, self._directory, self._on_error)
+        self._encoder.choose_engine()  # while the first worker starts
         return future
 
     def result(self, pending: ShardNote | Future[ShardNote | Bad]) -> ShardNote | Bad:
         """Wait for a piece, telling progress meanwhile."""
         if isinstance(pending, ShardNote):
             return pending
-        self._encoder.choose_engine()
         while not wait([pending], timeout=POLL_SECONDS).done:
             self._tell()
         self._tell()
-        try:
+        with _told_of_dead_workers():
             return pending.result()
-        except BrokenProcessPool:
-            raise DataError(f"{WORKER_DIED} What was finished is kept for --resume.") from None
 
     def __exit__(self, *_: object) -> None:
         self._shared[-1] = 1
         self._executor.shutdown(cancel_futures=True)
+        self._on_exit.close()
 
     def _tell(self) -> None:
         now = Counts(*self._shared[:-1])
         before, self._told = self._told, now
         self.progress.advance(Counts(*(a - b for a, b in zip(astuple(now), astuple(before), strict=True))))
+
+
+@contextlib.contextmanager
+def _told_of_dead_workers() -> Iterator[None]:
+    try:
+        yield
+    except (BrokenProcessPool, OSError) as error:
+        # A pool that breaks while it is given work may say so with an OSError; those of files are the caller's.
+        if isinstance(error, OSError) and str(error) != "handle is closed":
+            raise
+        raise DataError(f"{WORKER_DIED} What was finished is kept for --resume.") from None

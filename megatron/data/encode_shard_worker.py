@@ -5,7 +5,6 @@ Kept apart so that a worker starts quickly: it does not import the progress disp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ class Stopped(Exception):
     """The parent has ended the work."""
 
 
-def start_shard_worker(recipe: EncodeRecipe, sample: Sequence[str], shared: Any) -> None:
+def start_shard_worker(recipe: EncodeRecipe, sample: Path, shared: Any) -> None:
     """Initialise a worker. shared: a multiprocessing Array of one number a field of Counts, and one that is 1 when work is to end."""
     global _shared
     _shared = shared

@@ -5,13 +5,17 @@ Kept apart from the rest so that a worker starts quickly: it imports neither the
 
 from __future__ import annotations
 
+import contextlib
+import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,10 +85,6 @@ class Encoder:
         """What does the work; built when it is first needed."""
         return build_batch_encoder(self.tokenizer, sample=self.sample, engines=self.recipe.engines)
 
-    def prepare(self) -> None:
-        """Build the engine now, which tells which one it is where that matters to the user."""
-        assert self.engine is not None
-
     def choose_engine(self) -> None:
         """Build `engine` here even if nothing is encoded here: only the process that started the workers says which one it is."""
         _ = self.engine
@@ -116,14 +116,27 @@ class Encoder:
         return np.concatenate(parts, dtype=self.dtype, casting="unsafe") if parts else np.empty(0, self.dtype)
 
 
-def start_worker(recipe: EncodeRecipe, sample: Sequence[str] = ()) -> None:
-    """Initialise a worker process: its encoder, one thread, and an end with its parent's."""
+@contextlib.contextmanager
+def sample_for_workers(sample: Sequence[str]) -> Iterator[Path]:
+    """A temporary file with the texts of a sample, for workers to read.
+
+    What they are given at their start goes through a pipe, and a worker that dies before it has read more than the pipe holds would
+    block this process for ever.
+    """
+    with tempfile.TemporaryDirectory(prefix="deepy-neox-sample-") as directory:
+        path = Path(directory, "texts.json")
+        path.write_text(json.dumps(list(sample)))
+        yield path
+
+
+def start_worker(recipe: EncodeRecipe, sample: Path) -> None:
+    """Initialise a worker process: its encoder, one thread, and an end with its parent's. sample: see `sample_for_workers`."""
     global _encoder
     # Ctrl-C reaches the whole process group; the parent ends the workers, and only it has something to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _encoder = Encoder(recipe, sample=sample)
+    _encoder = Encoder(recipe, sample=json.loads(sample.read_text()))
 
 
 def worker_encoder() -> Encoder:

@@ -333,6 +333,16 @@ def test_a_worker_that_dies_ends_the_work_which_can_be_resumed(small_pieces: Non
     assert bytes_of(tmp_path / "x") == bytes_of(tmp_path / "whole")
 
 
+def test_a_worker_that_dies_at_once_does_not_block_its_parent(
+    monkeypatch: pytest.MonkeyPatch, small_pieces: None, tmp_path: Path
+) -> None:
+    """It has read nothing of what it was given, which therefore must fit a pipe however long the texts of the sample are."""
+    path = write_lines(tmp_path / "texts.jsonl", *({"text": "long " * 2000} for _ in range(40)))
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode("/bin/false"))
+    with pytest.raises(DataError, match="a worker process died"):
+        encode(path, tmp_path / "out", workers=2)
+
+
 def test_two_runs_cannot_write_the_same_output(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", {"text": "a"})
     with (
