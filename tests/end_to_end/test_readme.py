@@ -39,12 +39,24 @@ def test_documented_make_targets_exist() -> None:
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in named)
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository as it is once the documented `prepare_data.py` has run: with the tokenizer that the configs name."""
+    directory = tmp_path_factory.mktemp("prepared")
+    for path in REPOSITORY.iterdir():
+        if path.name != "data":
+            (directory / path.name).symlink_to(path)
+    (directory / "data" / "python_stdlib").mkdir(parents=True)
+    (directory / "data" / "python_stdlib" / "tokenizer.json").write_text("{}")
+    return directory
+
+
 @pytest.mark.parametrize("command", commands("python deepy.py"), ids=" ".join)
-def test_documented_runs_are_accepted(command: list[str]) -> None:
+def test_documented_runs_are_accepted(command: list[str], prepared: Path) -> None:
     _, deepy, name, *words = command
     dry_run = [] if name in COMMANDS else ["--dry-run"]
     done = subprocess.run(
-        [sys.executable, deepy, name, *dry_run, *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [sys.executable, deepy, name, *dry_run, *words], cwd=prepared, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
