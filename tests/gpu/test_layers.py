@@ -55,6 +55,8 @@ def attention(core: str, context: BuildContext, *, num_kv_heads: int = HEADS, **
         hidden_size=HIDDEN,
         num_heads=HEADS,
         num_kv_heads=num_kv_heads,
+        head_dim=HEAD,
+        use_output_bias=True,
         init=NORMAL,
         output_init=NORMAL,
         context=context,
@@ -111,7 +113,7 @@ def test_a_layer_in_half_precision_approximates_fp32(name: str, dtype: torch.dty
 def test_rotary_tables_are_those_of_the_cpu_also_for_long_sequences(device: torch.device) -> None:
     """An angle is below its position, and the devices may round powers differently: three units in the last place of fp32."""
     length = 8192
-    found, expected = (rotary_table(64, length, 10000, each) for each in (device, CPU))
+    found, expected = (rotary_table(64, length, 10000, (), each) for each in (device, CPU))
     assert found.dtype == torch.float32
     assert (found.cpu() - expected).abs().max() <= 3 * torch.finfo(torch.float32).eps * length
 
