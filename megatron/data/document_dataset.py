@@ -7,26 +7,15 @@ from numpy.typing import NDArray
 
 from megatron.data.batch import PADDING
 from megatron.data.document_maps import Packing, load_or_build_document_maps
-from megatron.data.index_cache import StoredArrays
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.mapped_dataset import MappedDataset
 
 
-class DocumentDataset:
+class DocumentDataset(MappedDataset):
     """The samples of some documents of an indexed dataset, in the order given by document maps (see document_maps.py)."""
 
-    def __init__(self, dataset: IndexedDataset, maps: StoredArrays, *, seq_length: int) -> None:
-        self.dataset = dataset
-        self.maps = maps
-        self.seq_length = seq_length
-
-    def __len__(self) -> int:
-        return len(self.maps["shuffle"])
-
-    def __getitem__(self, i: int) -> NDArray[np.int64]:
-        """Sample i: int64 [seq_length + 1], PADDING behind its documents. Raises IndexError outside the dataset."""
-        if not 0 <= i < len(self):
-            raise IndexError(f"sample {i} of a dataset of {len(self)}")
-        sample = int(self.maps["shuffle"][i])
+    def read(self, sample: int) -> NDArray[np.int64]:
+        """The sample of this number before shuffling: int64 [seq_length + 1], PADDING behind its documents."""
         begin, end = self.maps["samples"][sample : sample + 2].tolist()
         tokens = np.full(self.seq_length + 1, PADDING, dtype=np.int64)
         filled = 0
@@ -35,10 +24,6 @@ class DocumentDataset:
             tokens[filled : filled + len(piece)] = piece
             filled += len(piece)
         return tokens
-
-    def source_of(self, i: int) -> str:
-        """The dataset's path."""
-        return str(self.dataset.prefix)
 
 
 def build_document_dataset(

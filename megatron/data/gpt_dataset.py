@@ -7,9 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron.data.index_cache import StoredArrays
 from megatron.data.index_maps import load_or_build_index_maps
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.mapped_dataset import MappedDataset
 
 
 class SampleDataset(Protocol):
@@ -26,22 +26,11 @@ class SampleDataset(Protocol):
         ...
 
 
-class GPTDataset:
+class GPTDataset(MappedDataset):
     """The samples of some documents of an indexed dataset, in the order given by index maps (see index_maps.py)."""
 
-    def __init__(self, dataset: IndexedDataset, maps: StoredArrays, *, seq_length: int) -> None:
-        self.dataset = dataset
-        self.maps = maps
-        self.seq_length = seq_length
-
-    def __len__(self) -> int:
-        return len(self.maps["shuffle"])
-
-    def __getitem__(self, i: int) -> NDArray[np.int64]:
-        """Sample i: int64 [seq_length + 1]. Raises IndexError outside the dataset."""
-        if not 0 <= i < len(self):
-            raise IndexError(f"sample {i} of a dataset of {len(self)}")
-        sample = int(self.maps["shuffle"][i])
+    def read(self, sample: int) -> NDArray[np.int64]:
+        """The sample of this number before shuffling: int64 [seq_length + 1]."""
         (position, offset), (last_position, last_offset) = self.maps["samples"][sample : sample + 2].tolist()
         tokens = np.empty(self.seq_length + 1, dtype=np.int64)
         filled = 0
@@ -53,10 +42,6 @@ class GPTDataset:
         length = last_offset + 1 - offset
         tokens[filled:] = self.dataset.get(int(self.maps["documents"][position]), offset, length)
         return tokens
-
-    def source_of(self, i: int) -> str:
-        """The dataset's path."""
-        return str(self.dataset.prefix)
 
 
 def build_gpt_dataset(
