@@ -8,7 +8,6 @@ Every step of the rule depends on the one before, so it is a loop; for all but s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from megatron.data.compiled import compiled
 from megatron.data.gpt_dataset import SampleDataset
-from megatron.data.index_cache import StoredArrays, load_or_build
+from megatron.data.index_cache import StoredArrays, content_key, load_or_build
 
 CACHE_VERSION = 1  # to be raised when the same weights give another order
 WORTH_COMPILING = 20_000  # samples; fewer are blended sooner than the loop is translated
@@ -53,7 +52,7 @@ def build_blendable_dataset(
     datasets: Sequence[SampleDataset], weights: Sequence[float], *, num_samples: int, part: str, beside: Path
 ) -> BlendableDataset:
     """A blend of `num_samples` samples; `weights` are positive, in any unit. Its order is cached beside the file `beside`."""
-    key = hashlib.blake2b(repr((CACHE_VERSION, num_samples, list(weights))).encode(), digest_size=8).hexdigest()
+    key = content_key(CACHE_VERSION, num_samples, list(weights))
     name = f"{beside.name}_{part}_blend_{num_samples}ns_{key}"
 
     def build() -> dict[str, NDArray[np.generic]]:

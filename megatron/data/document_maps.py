@@ -17,7 +17,6 @@ ends with its last document, not with the first token of the next one. Nothing h
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -27,15 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron.data.compiled import compiled
-from megatron.data.index_cache import StoredArrays, load_or_build
-from megatron.data.index_maps import document_dtype, sample_order
+from megatron.data.index_cache import StoredArrays, content_key, load_or_build
+from megatron.data.index_maps import FILE_NAMES, document_dtype, sample_order
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.data.shuffle import shuffle
 from megatron.errors import DataError
 
 CACHE_VERSION = 1  # to be raised when the same inputs give other arrays
 WORTH_COMPILING = 1 << 22  # documents; fewer are put into samples sooner than the loop is translated
-FILE_NAMES = {"documents": "doc_idx", "samples": "sample_idx", "shuffle": "shuffle_idx"}
 
 Integers = NDArray[np.int64]
 
@@ -68,8 +66,7 @@ def load_or_build_document_maps(
             raise DataError(_nothing_sentence(f"the {part} part of {dataset.prefix}", sizes, packing))
         return build_document_maps(dataset.sizes, documents, packing, num_samples=num_samples, seed=seed)
 
-    inputs = (CACHE_VERSION, dataset.fingerprint, documents.start, documents.stop, packing, num_samples, seed)
-    key = hashlib.blake2b(repr(inputs).encode(), digest_size=8).hexdigest()
+    key = content_key(CACHE_VERSION, dataset.fingerprint, documents.start, documents.stop, packing, num_samples, seed)
     chopped = "_chopped" if packing.allow_chopped else ""
     name = (
         f"{dataset.prefix.name}_{part}_indexmap_{num_samples}ns_{packing.seq_length}sl_{seed}s_"

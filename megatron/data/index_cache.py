@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -86,6 +87,11 @@ def load_or_build(names: Mapping[str, str], build: Callable[[], Arrays], *, besi
     )
     built = build()
     return StoredArrays({name: _whole(built[name]) for name in names})
+
+
+def content_key(*inputs: object) -> str:
+    """A hash, for file names, of everything that arrays are computed from; equal inputs must have equal representations."""
+    return hashlib.blake2b(repr(inputs).encode(), digest_size=8).hexdigest()
 
 
 def open_arrays(files: Mapping[str, Path]) -> StoredArrays:

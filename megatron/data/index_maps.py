@@ -15,14 +15,13 @@ sizes; `samples` never is.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron.data.index_cache import ArrayPieces, StoredArrays, load_or_build
+from megatron.data.index_cache import ArrayPieces, StoredArrays, content_key, load_or_build
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.data.shuffle import shuffle
 from megatron.errors import DataError
@@ -176,5 +175,4 @@ def sample_order(count: int, *, random: np.random.RandomState) -> NDArray[np.int
 
 
 def _key(fingerprint: str, documents: range, settings: dict[str, int]) -> str:
-    inputs = (CACHE_VERSION, fingerprint, documents.start, documents.stop, sorted(settings.items()))
-    return hashlib.blake2b(repr(inputs).encode(), digest_size=8).hexdigest()
+    return content_key(CACHE_VERSION, fingerprint, documents.start, documents.stop, sorted(settings.items()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from megatron.neox_arguments.keys.types import whole_number
 from megatron.neox_arguments.reading.load import apply_overrides
 from megatron.neox_arguments.reading.values import ConfigValues
 
@@ -19,7 +20,7 @@ def fold_layout(values: ConfigValues, script: str) -> tuple[ConfigValues, str | 
 
     Batch sizes that counted data-parallel replicas have no meaning then and are taken back, the micro-batch stays.
     """
-    tensor_ranks = _whole_number(values.values.get("model_parallel_size", 1))
+    tensor_ranks = whole_number(values.values.get("model_parallel_size", 1))
     if Path(script).name not in FOLDED_SCRIPTS or tensor_ranks is None:
         return values, None
     dropped = ("train_batch_size", "batch_size", "gradient_accumulation_steps", "global_num_gpus", "world_size")
@@ -30,9 +31,3 @@ def fold_layout(values: ConfigValues, script: str) -> tuple[ConfigValues, str | 
     processes = "1 process" if tensor_ranks == 1 else f"{tensor_ranks} processes"
     line = f"{Path(script).name} runs one copy of the model: pipe_parallel_size 0 on {processes} (a checkpoint loads into any layout)"
     return apply_overrides(values, assignments, source=f"deepy.py for {Path(script).name}"), line
-
-
-def _whole_number(value: object) -> int | None:
-    """The number, if it is one; anything else is for the config's own checks to refuse."""
-    text = str(value)
-    return int(text) if text.isdigit() and int(text) > 0 else None

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.keys.types import whole_number
 from megatron.neox_arguments.reading.load import apply_overrides
 from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.neox_arguments.resolving.resolve import Resolution
-from megatron.planning.hardware.clusters import WORLD_KEYS, whole_number
+from megatron.planning.hardware.clusters import WORLD_KEYS
 from megatron.planning.hardware.devices import DEVICES, Cluster
 from megatron.planning.layout import Layout
 from megatron.planning.model.vocabulary import Vocabulary, find_vocabulary

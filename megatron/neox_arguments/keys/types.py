@@ -75,6 +75,12 @@ def read_numbers_within(value: Any) -> Any:
     return read_number(value)
 
 
+def whole_number(value: object) -> int | None:
+    """The number above 0 that `value` is or spells; None for anything else, which is for the checks of its key to refuse."""
+    text = str(value)
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
 def _parse(text: str) -> int | float:
     number = float(text)
     return int(text) if text.lstrip("+-").isdigit() else number

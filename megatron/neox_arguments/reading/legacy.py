@@ -153,9 +153,9 @@ def _settle_data(values: ConfigValues) -> ConfigValues:
         return values
     single = _rank(values, values.origin("data_path"))
     several = [_rank(values, values.origin(key)) for key in lists]
-    dropped, winner = (lists, "data_path") if single > max(several) else (["data_path"], lists[0])
     if min(several) <= single <= max(several):
         return values
+    dropped, winner = (lists, "data_path") if single > max(several) else (["data_path"], lists[0])
     for key in dropped:
         override = Override(key, values.value(key), values.origin(key), values.value(winner), values.origin(winner))
         values = replace(_without(values, key), overrides=(*values.overrides, override))

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,6 +14,7 @@ from megatron.errors import ConfigError
 from megatron.launcher.devices import count_devices
 from megatron.launcher.hosts import resolve_hosts
 from megatron.neox_arguments.keys.runner import RunnerArgs
+from megatron.neox_arguments.keys.types import whole_number
 from megatron.neox_arguments.reading.load import apply_overrides
 from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.planning.hardware.devices import DEVICES_PER_NODE, GENERIC, Cluster, Device, recognise
@@ -106,9 +106,3 @@ def _generic_cluster(values: ConfigValues) -> Cluster:
     count = next(filter(None, written), stages * ranks)
     per_node = max(size for size in range(1, min(count, DEVICES_PER_NODE) + 1) if count % size == 0)
     return Cluster(count // per_node, per_node, GENERIC)
-
-
-def whole_number(value: Any) -> int | None:
-    """The number above 0 that `value` is or spells, None for anything else."""
-    written = str(value)
-    return int(written) if written.isdigit() and int(written) > 0 else None
