@@ -67,6 +67,9 @@ def _rank_main(
             world_size=size,
             timeout=timedelta(seconds=120),
         )
+        dist.all_reduce(
+            torch.zeros(1)
+        )  # a rank that left before the others are connected would break their connections
         sender.send((True, function(rank, *arguments)))
     except BaseException:
         sender.send((False, traceback.format_exc()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.distributed as dist
 
 from megatron.mpu.topology import Topology
@@ -46,12 +47,14 @@ def single_process_groups() -> ProcessGroups:
 def build_process_groups(topology: Topology) -> ProcessGroups:
     """Create every group of `topology` (collective: all ranks call it) and return those this process is in.
 
-    Needs an initialised torch.distributed unless the world is one process.
+    No rank returns before the groups of all ranks are connected. Needs an initialised torch.distributed unless the world is one process.
     """
     if topology.world_size == 1:
         return single_process_groups()
     rank = dist.get_rank()
     groups = {axis: _build_axis(topology, axis, rank) for axis in ("tensor", "data", "pipe", "model")}
+    # A gloo rank is done with a group when its own connections stand. Were it to leave at once, it would break those of a slower one.
+    dist.all_reduce(torch.zeros(1))
     world = Group(rank, topology.world_size, tuple(range(topology.world_size)), dist.group.WORLD)
     return ProcessGroups(topology=topology, rank=rank, world=world, **groups)
 

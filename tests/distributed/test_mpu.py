@@ -5,6 +5,7 @@ One world of each size serves all checks; a check runs on every rank and raises 
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -486,6 +487,28 @@ def every_axis_of_a_grid_communicates_among_its_own_ranks(group: Group) -> None:
             assert collectives.all_gather_objects(groups.rank, mine) == list(mine.ranks)
             message = broadcast_tensors({"rank": torch.tensor(groups.rank)} if mine.rank == 0 else None, mine, "cpu")
             assert message["rank"] == mine.ranks[0]
+
+
+@check
+def no_rank_goes_on_before_the_groups_of_a_slow_one_stand(group: Group) -> None:
+    connected = 0.0
+    connect = dist.new_group
+
+    def connect_slowly(ranks: list[int]) -> dist.ProcessGroup:
+        nonlocal connected
+        handle = connect(ranks)
+        time.sleep(0.2)
+        connected = time.monotonic()
+        return handle
+
+    if group.rank == 0:
+        dist.new_group = connect_slowly
+    try:
+        build_process_groups(Topology(data=group.size))
+    finally:
+        dist.new_group = connect
+    gone_on = time.monotonic()
+    assert gone_on >= max(collectives.all_gather_objects(connected, group))
 
 
 @pytest.mark.parametrize("name", [function.__name__ for function in CHECKS])

@@ -32,7 +32,7 @@ def test_the_layout_of_the_config_needs_no_words() -> None:
         ({"zero_stage": 2}, {"zero_optimization.stage=2"}),
         ({"micro_batch": 8, "accumulation": 4}, {"train_micro_batch_size_per_gpu=8", "gradient_accumulation_steps=4"}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)),
 )
 def test_only_what_differs_is_said(change: dict[str, Any], expected: set[str]) -> None:
     assert words(replace(GIVEN, **change)) == expected
