@@ -4,7 +4,7 @@ VENV   ?= .venv
 DATA   ?= data
 bin    := $(VENV)/bin
 
-.PHONY: help install train generate test test-fast lint format reference clean
+.PHONY: help install train generate test test-fast matrix lint format reference clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -30,7 +30,10 @@ train: $(VENV)/.installed  ## train the default model on the standard library's 
 	$(bin)/python deepy.py generate.py configs/python_10M.yml configs/local_setup.yml configs/text_generation.yml
 
 test: $(VENV)/.installed-dev  ## run the whole test suite
-	$(bin)/python -m pytest -m "not gpu"
+	$(bin)/python -m pytest -m "not gpu and not matrix"
+
+matrix: $(VENV)/.installed-dev  ## compare every layout with one process (minutes), and write the table in the README
+	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix --update-matrix
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy (strict), import contracts, the reference of all keys
 	$(bin)/ruff check .

@@ -9,6 +9,7 @@ ATTENTION = Registry(
     {
         "global": "megatron.model.attention.global_attention:GlobalAttention",
         "flash": "megatron.model.attention.flash:FlashAttention",
+        "flex": "megatron.model.attention.flex:FlexAttention",
     },
 )
 
@@ -170,6 +171,7 @@ COMMANDS = Registry(
         "check": "megatron.cli.check:main",
         "explain": "megatron.cli.explain:main",
         "plan": "megatron.cli.plan:main",
+        "parity": "megatron.cli.parity:main",
     },
 )
 

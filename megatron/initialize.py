@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from megatron import text
 from megatron.environment import RankEnvironment, available_cores, read_rank_environment
 from megatron.errors import LaunchError
 from megatron.mpu.groups import ProcessGroups, build_process_groups
@@ -35,7 +36,12 @@ class World:
 
 def join_world(args: NeoXArgs) -> World:
     """`initialize` for the layout, backend and precision of a configuration (collective)."""
-    topology = Topology(pipe=args.pipeline_stages, data=args.data_parallel_size, tensor=args.model_parallel_size)
+    topology = Topology(
+        pipe=args.pipeline_stages,
+        data=args.data_parallel_size,
+        tensor=args.model_parallel_size,
+        context=args.context_parallel_size,
+    )
     return World(*initialize(topology=topology, backend=args.distributed_backend, precision=args.precision))
 
 
@@ -111,11 +117,16 @@ def cpu_threads(local_world_size: int) -> int:
 
 def _check_world_size(topology: Topology, world_size: int) -> None:
     if world_size != topology.world_size:
+        context = ", context_parallel_size" if topology.context > 1 else ""
         raise LaunchError(
             f"{world_size} process{'es were' if world_size != 1 else ' was'} started (WORLD_SIZE), but the layout needs "
-            f"{topology.world_size}: pipeline {topology.pipe} x data {topology.data} x tensor {topology.tensor}; start as many, or "
-            "change pipe_parallel_size or model_parallel_size"
+            f"{topology.world_size}: {_in_words(topology)}; start as many, or "
+            f"change pipe_parallel_size{context} or model_parallel_size"
         )
+
+
+def _in_words(topology: Topology) -> str:
+    return text.grid(pipe=topology.pipe, data=topology.data, tensor=topology.tensor, context=topology.context)
 
 
 def _check_precision(precision: str, device: torch.device) -> None:

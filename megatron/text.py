@@ -41,6 +41,17 @@ def time(seconds: float) -> str:
     return f"{seconds:.3g} seconds"
 
 
+def grid(*, pipe: int, data: int, tensor: int, context: int = 1) -> str:
+    """`pipeline 2 x data 1 x tensor 4`; context ranks only where there are several."""
+    cut = f" x context {context}" if context > 1 else ""
+    return f"pipeline {pipe} x data {data}{cut} x tensor {tensor}"
+
+
+def ranks(numbers: Sequence[int]) -> str:
+    """`rank 3`, `ranks 1, 2`."""
+    return f"rank{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
 def percent(share: float) -> str:
     """`7 %`, or `0.4 %` below one."""
     return f"{share:.0%}".replace("%", " %") if share >= 0.01 or share == 0 else f"{share:.1%}".replace("%", " %")

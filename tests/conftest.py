@@ -22,8 +22,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--update-golden` accepts what the program prints now as what it should print."""
+    """`--update-golden` accepts what the program prints now as what it should print; `--update-matrix` keeps what was measured."""
     parser.addoption("--update-golden", action="store_true", help="rewrite the expected texts of tests/golden")
+    parser.addoption(
+        "--update-matrix", action="store_true", help="rewrite the matrix's results and its table in the README"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(tempfile.gettempdir(), "deepy-neox-tests-torch-extensions"))
 
+from megatron.data.cut_sequence import cut_sequence
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine, StepResult
 from megatron.model.gpt import build_layer_specs
@@ -59,10 +60,11 @@ class Case:
     gpt: bool = False
     precision: str = "fp32"
     overrides: dict[str, Any] = field(default_factory=dict)
+    context: int = 1
 
     @property
     def world_size(self) -> int:
-        return max(self.pipe, 1) * self.data * self.tensor
+        return max(self.pipe, 1) * self.data * self.context * self.tensor
 
     def arguments(self) -> NeoXArgs:
         """The configuration; only what the engine reads differs from the defaults."""
@@ -72,6 +74,7 @@ class Case:
                 "global_num_gpus": self.world_size,
                 "pipe_parallel_size": self.pipe,
                 "model_parallel_size": self.tensor,
+                "context_parallel_size": self.context,
                 "train_micro_batch_size_per_gpu": ROWS // (self.data * self.accumulation),
                 "gradient_accumulation_steps": self.accumulation,
                 "precision": self.precision,
@@ -118,12 +121,13 @@ class Engines:
         if not self.engine.reads_data:
             return None
         data = self.groups.data
-        return micro_batches(global_batch(number, ROWS), count=self.case.accumulation, rank=data.rank, ranks=data.size)
+        whole = micro_batches(global_batch(number, ROWS), count=self.case.accumulation, rank=data.rank, ranks=data.size)
+        return [cut_sequence(batch, self.groups.context) for batch in whole]
 
 
 def start_engine(case: Case) -> Engines:
     """Build the case's engine on every rank of a world of its size."""
-    topology = Topology(pipe=max(case.pipe, 1), data=case.data, tensor=case.tensor)
+    topology = Topology(pipe=max(case.pipe, 1), data=case.data, tensor=case.tensor, context=case.context)
     groups = build_process_groups(topology)
     args = case.arguments()
     objective = ToyObjective(groups.tensor)

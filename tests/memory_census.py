@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,12 @@ from megatron.data.batch import Batch
 from megatron.engine import zero_state
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine
+from megatron.engine.stage import model_inputs
 from megatron.model.gpt import build_layer_specs
+from megatron.model.kept_inputs import KeptInputs
 from megatron.model.spec import DTYPES
 from megatron.mpu.groups import ProcessGroups, build_process_groups
+from megatron.mpu.random_bits import sample_keys
 from megatron.mpu.topology import Topology
 from megatron.neox_arguments import NeoXArgs
 from megatron.planning.layout import Layout
@@ -73,7 +77,9 @@ class EngineBytes:
 
 def count_engine(args: NeoXArgs) -> EngineBytes:
     """Build the engine of a configuration in this process's world, train three steps with it, and count."""
-    groups = build_process_groups(Topology(args.pipeline_stages, args.data_parallel_size, args.model_parallel_size))
+    groups = build_process_groups(
+        Topology(args.pipeline_stages, args.data_parallel_size, args.model_parallel_size, args.context_parallel_size)
+    )
     foreign = living_tensors()
     ignored = frozenset(storages(foreign))
     engine = _build(args, groups)
@@ -93,17 +99,28 @@ def count_engine(args: NeoXArgs) -> EngineBytes:
     )
 
 
+def trained_engine(args: NeoXArgs) -> Engine:
+    """The engine of a configuration without pipeline in this process's world, after a step."""
+    engine = _build(args, build_process_groups(Topology(1, args.data_parallel_size, args.model_parallel_size)))
+    engine.train_step(_batches(args), lr=1e-4)
+    return engine
+
+
 def _saved_by_stage(args: NeoXArgs, engine: Any) -> int:
     module = engine.library_engine.module.train()
     batch = random_batch(args)
     if not args.is_pipe_parallel:
-        return count_saved(lambda: module(batch.tokens, batch.position_ids), module)
+        return count_saved(lambda: module(batch.tokens, batch.position_ids, dropout_keys=batch.dropout_keys), module)
     if module.is_first:
-        inputs = batch.tokens, batch.position_ids
+        inputs = model_inputs(batch)
     else:
         cut = args.model_parallel_size if args.sequence_parallel else 1
-        shape = args.seq_length // cut, args.train_micro_batch_size_per_gpu, args.hidden_size
-        inputs = torch.zeros(shape, dtype=DTYPES[args.precision], requires_grad=True), batch.position_ids
+        shape = (
+            args.seq_length // args.context_parallel_size // cut,
+            args.train_micro_batch_size_per_gpu,
+            args.hidden_size,
+        )
+        inputs = torch.zeros(shape, dtype=DTYPES[args.precision], requires_grad=True), *model_inputs(batch)[1:]
     return count_saved(lambda: module(inputs), module)
 
 
@@ -119,12 +136,15 @@ def _batches(args: NeoXArgs) -> list[Batch]:
 
 
 def random_batch(args: NeoXArgs, *, vocabulary: int = VOCABULARY, device: str = "cpu") -> Batch:
-    """A micro-batch of random tokens."""
-    shape = args.train_micro_batch_size_per_gpu, args.seq_length
+    """A rank's part of a micro-batch of random tokens."""
+    shape = args.train_micro_batch_size_per_gpu, args.seq_length // args.context_parallel_size
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(vocabulary, shape, generator=generator)
-    positions = torch.arange(args.seq_length).expand(shape).contiguous()
-    return Batch(*(tensor.to(device) for tensor in (tokens, tokens.clone(), torch.ones(shape), positions)))
+    positions = torch.arange(shape[1]).expand(shape).contiguous()
+    batch = Batch(*(tensor.to(device) for tensor in (tokens, tokens.clone(), torch.ones(shape), positions)))
+    is_dropping = args.hidden_dropout or args.attention_dropout
+    keys = sample_keys(range(shape[0]), seed=1, step=0).to(device)
+    return replace(batch, dropout_keys=keys) if is_dropping else batch
 
 
 def _state(engine: Any) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
@@ -155,7 +175,17 @@ def count_saved(forward: Callable[[], Any], module: nn.Module) -> int:
             kept[storage._cdata] = storage
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    keep_input = KeptInputs._keep
+
+    def keep_part(kept_inputs: KeptInputs, tensor: Tensor) -> Any:
+        kept = keep_input(kept_inputs, tensor)
+        keep(getattr(kept, "part", kept))
+        return kept
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        patch.object(KeptInputs, "_keep", keep_part),  # whose hooks stand in the place of ours
+    ):
         result = forward()
     del result
     return sum(storage.nbytes() for storage in kept.values())

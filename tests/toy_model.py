@@ -53,7 +53,7 @@ class ToyEmbedding(nn.Module):
             PADDED, HIDDEN, init=init_normal, valid_rows=VOCABULARY, **context.placement
         )
 
-    def forward(self, tokens: Tensor, position_ids: Tensor, cache: None = None) -> Stream:
+    def forward(self, tokens: Tensor, position_ids: Tensor, cache: None = None, dropout_keys: None = None) -> Stream:
         return Stream(self.word_embeddings(tokens).transpose(0, 1).contiguous(), position_ids)
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
-from megatron.errors import CheckpointError
+from megatron.errors import CheckpointError, DataError, NeoXError
 from megatron.mpu.groups import Group
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class Failure:
     """What went wrong on a rank, in a form that can be sent to the others. ours: a whole sentence of one of our errors."""
 
     sentence: str
-    kind: type[CheckpointError] = CheckpointError
+    kind: type[NeoXError] = CheckpointError
     ours: bool = True
 
 
@@ -36,7 +36,7 @@ class Ranks:
     doing: str
 
     def first(self, action: Callable[[], T]) -> T:
-        """Run `action` on the first rank; its (picklable) result, or its failure as a CheckpointError, on every rank."""
+        """Run `action` on the first rank; its (picklable) result on every rank, or its failure: a DataError as that, any other as a CheckpointError."""
         outcome: T | Failure | None = None
         error: Exception | None = None
         if self.group.rank == 0:
@@ -46,7 +46,7 @@ class Ranks:
     def every(self, action: Callable[[], T]) -> list[T]:
         """Run `action` on every rank. The first rank gets all (picklable) results in rank order, the others an empty list.
 
-        Raises CheckpointError on every rank when any has failed.
+        Raises CheckpointError, or DataError, on every rank when any has failed.
         """
         mine, error = _attempt(action)
         outcomes = self._gather(mine)
@@ -106,7 +106,7 @@ class Ranks:
 
 def describe(error: BaseException) -> Failure:
     """An exception as a sentence: our own errors as they are, those of the system with the host they happened on."""
-    if isinstance(error, CheckpointError):
+    if isinstance(error, (CheckpointError, DataError)):
         return Failure(str(error), type(error))
     name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     return Failure(f"{name}{_first_line(error)} (on host {socket.gethostname()})", ours=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,14 @@ from megatron.mpu.groups import Group
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a run at one iteration: this rank's pieces of the tensors, and everything else."""
+    """The state of a run at one iteration: this rank's pieces of the tensors, and everything else. files: contents by name."""
 
     iteration: int
     tensors: dict[str, FullTensor]
     scalars: dict[str, float | int]
     run_state: Mapping[str, Any]
     config_yaml: str | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def check_can_save(directory: str | Path, *, group: Group) -> None:
@@ -66,15 +67,22 @@ def save_checkpoint(
     iteration: int,
     run_state: Mapping[str, Any],
     config_yaml: str | None = None,
+    files: Mapping[str, bytes] | None = None,
     save_optimizer: bool = True,
 ) -> Path:
     """Save the engine's state as `directory/global_step{iteration}` and point `latest` at it (all ranks call this).
 
-    run_state: what JSON can hold, given back on loading; config_yaml: text for `configs/config.yml`. A checkpoint of the same
-    iteration is replaced. Raises CheckpointError on every rank when any of them fails; earlier checkpoints are then untouched.
+    run_state: what JSON can hold, given back on loading; config_yaml: text for `configs/config.yml`; files: contents of further files
+    by name, those of the first rank. A checkpoint of the same iteration is replaced. Raises CheckpointError on every rank when any of
+    them fails; earlier checkpoints are then untouched.
     """
     snapshot = take_snapshot(
-        engine, iteration=iteration, run_state=run_state, config_yaml=config_yaml, save_optimizer=save_optimizer
+        engine,
+        iteration=iteration,
+        run_state=run_state,
+        config_yaml=config_yaml,
+        files=files,
+        save_optimizer=save_optimizer,
     )
     return write_snapshot(directory, snapshot, group=engine.groups.world)
 
@@ -85,6 +93,7 @@ def take_snapshot(
     iteration: int,
     run_state: Mapping[str, Any],
     config_yaml: str | None = None,
+    files: Mapping[str, bytes] | None = None,
     save_optimizer: bool = True,
     copy: bool = False,
 ) -> Snapshot:
@@ -94,7 +103,7 @@ def take_snapshot(
         tensors = {name: tensor for name, tensor in tensors.items() if is_weight(name)}
     if copy:
         tensors = {name: _copied(tensor) for name, tensor in tensors.items()}
-    return Snapshot(iteration, tensors, engine.state_scalars(), dict(run_state), config_yaml)
+    return Snapshot(iteration, tensors, engine.state_scalars(), dict(run_state), config_yaml, files or {})
 
 
 def write_snapshot(directory: str | Path, snapshot: Snapshot, *, group: Group) -> Path:
@@ -155,7 +164,7 @@ def _plain_archives() -> Iterator[None]:
 def _publish(temporary: Path, final: Path, snapshot: Snapshot, metadata: Metadata, written: list[FileFacts]) -> None:
     """Complete the checkpoint, give it its name, and make it the latest."""
     files = {name: facts for of_rank in written for name, facts in of_rank.items()}
-    content = {STATE: _state(snapshot, metadata, world_size=len(written))}
+    content = {STATE: _state(snapshot, metadata, world_size=len(written)), **snapshot.files}
     if snapshot.config_yaml is not None:
         (temporary / "configs").mkdir()
         content["configs/config.yml"] = snapshot.config_yaml.encode()

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from megatron.errors import CheckpointError
 from megatron.neox_arguments.arguments import NeoXArgs
 
 SETTINGS = Path("configs") / "config.yml"
@@ -29,6 +30,17 @@ KEYS = (
 def settings_yaml(args: NeoXArgs) -> str:
     """The configuration of a run as YAML, derived values included, defaults left out."""
     return yaml.safe_dump(args.model_dump(mode="json", exclude_defaults=True))
+
+
+def read_settings(checkpoint: Path) -> NeoXArgs:
+    """The configuration of the run that a checkpoint is of. Raises CheckpointError when the checkpoint does not have it."""
+    saved = _read(checkpoint / SETTINGS)
+    if saved is None:
+        raise CheckpointError(f"{checkpoint / SETTINGS}, the configuration of the run, is missing or cannot be read")
+    try:
+        return NeoXArgs.from_resolved(saved)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint / SETTINGS} is not a configuration that this version can read") from error
 
 
 def settings_warning(checkpoint: Path, args: NeoXArgs) -> str | None:

@@ -70,7 +70,7 @@ def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
         "deepy.py",
         example="deepy.py train.py configs/125M.yml configs/local_setup.yml",
         description="Run a script on every device that a config names.",
-        epilog=f"Instead of a script: {', '.join(COMMANDS.names)}, which look at configs and start nothing (deepy.py COMMAND --help).",
+        epilog=f"Instead of a script: {', '.join(name for name in COMMANDS.names if name != 'run')}, which look at configs; only parity starts processes, of a tiny copy (deepy.py COMMAND --help).",
     )
     parser.add_argument("script", metavar="SCRIPT", help="train.py, generate.py, ...")
     parser.add_config("YAML files, later ones win; then single keys, e.g. optimizer.params.lr=1e-4", nargs="*")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from megatron.errors import NeoXError
+from megatron.command import writing_output
 
 Line = Sequence[tuple[str, str]]
 """Pieces of a line: text and style ("bold", "red", ... or empty)."""
@@ -17,15 +16,8 @@ def show_lines(lines: Iterable[Line]) -> None:
 
     Raises NeoXError when the output cannot be written, e.g. on a full disk.
     """
-    try:
+    with writing_output():
         _write(lines)
-        sys.stdout.flush()
-    except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)  # for what is still in the buffer when the program ends
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        if not isinstance(error, BrokenPipeError):
-            raise NeoXError(f"the output cannot be written ({error.strerror}): choose another place for it") from None
 
 
 def _write(lines: Iterable[Line]) -> None:

@@ -1,4 +1,4 @@
-"""One micro-batch as the model and the objective see it, and how the text of samples becomes it.
+"""One micro-batch as the model and the objective see it, and how samples become it.
 
 Shapes: `b` micro-batch, `s` sequence length.
 """
@@ -6,9 +6,13 @@ Shapes: `b` micro-batch, `s` sequence length.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from megatron.neox_arguments import NeoXArgs
 
 PADDING = -100
 """Stands in samples behind the text: read as token 0, and never predicted. It is the number for "no loss" in label data."""
@@ -25,6 +29,7 @@ class Batch:
     document_ids: Tensor | None = (
         None  # int32 [b, s], rising in each row; a token sees its own document only. None: the whole row
     )
+    dropout_keys: Tensor | None = None  # int64 [b], see `mpu.random_bits.sample_keys`. None: the model has no dropout
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,27 @@ class DocumentRules:
     reset_attention: bool = False
 
 
-def build_batch(text: Tensor, rules: DocumentRules | None = None) -> Batch:
-    """A micro-batch from text [b, s + 1], in which PADDING may stand behind documents. Without rules a row is one document."""
+def document_rules(args: NeoXArgs, *, eod_token: int) -> DocumentRules | None:
+    """What the end of a document changes by the configuration; None where it changes nothing."""
+    if not (args.eod_mask_loss or args.reset_position_ids or args.reset_attention_mask):
+        return None
+    return DocumentRules(
+        eod_token,
+        mask_loss=args.eod_mask_loss,
+        reset_positions=args.reset_position_ids,
+        reset_attention=args.reset_attention_mask,
+    )
+
+
+def build_batch(samples: Tensor, rules: DocumentRules | None = None) -> Batch:
+    """A micro-batch from text [b, s + 1], in which PADDING may stand behind documents, or from text and label data [b, 2, s + 1].
+
+    Label data has the token itself where it is to be predicted and PADDING where not. Without rules a row is one document.
+    """
+    text, trained = samples.unbind(1) if samples.dim() == 3 else (samples, samples)
     is_text = text != PADDING
     filled = torch.where(is_text, text, 0)
-    tokens, labels, mask = filled[:, :-1].contiguous(), filled[:, 1:].contiguous(), is_text[:, 1:]
+    tokens, labels, mask = filled[:, :-1].contiguous(), filled[:, 1:].contiguous(), trained[:, 1:] != PADDING
     places = torch.arange(tokens.shape[1], device=text.device).expand_as(tokens).contiguous()
     if rules is None:
         return Batch(tokens, labels, mask.to(torch.float32), places)

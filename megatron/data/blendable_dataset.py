@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from megatron.data.compiled import compiled
 from megatron.data.gpt_dataset import SampleDataset
 from megatron.data.index_cache import StoredArrays, content_key, load_or_build
+from megatron.data.piece import Piece
 
 CACHE_VERSION = 1  # to be raised when the same weights give another order
 WORTH_COMPILING = 20_000  # samples; fewer are blended sooner than the loop is translated
@@ -33,7 +34,7 @@ class BlendableDataset:
         return len(self.order["dataset"])
 
     def __getitem__(self, i: int) -> NDArray[np.int64]:
-        """Sample i: int64 [seq_length + 1]. Raises IndexError outside the dataset."""
+        """Sample i: int64 [seq_length + 1], or [2, seq_length + 1] with labels. Raises IndexError outside the dataset."""
         dataset, sample = self._place(i)
         return dataset[sample]
 
@@ -41,6 +42,11 @@ class BlendableDataset:
         """The path of the dataset that sample i comes from."""
         dataset, sample = self._place(i)
         return dataset.source_of(sample)
+
+    def pieces_of(self, i: int) -> tuple[Piece, ...]:
+        """Which parts of documents sample i is made of, in their order. Raises IndexError outside the dataset."""
+        dataset, sample = self._place(i)
+        return dataset.pieces_of(sample)
 
     def _place(self, i: int) -> tuple[SampleDataset, int]:
         if not 0 <= i < len(self):

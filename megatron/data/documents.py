@@ -8,7 +8,7 @@ from pathlib import Path
 
 from megatron.data.inputs.fingerprint import fingerprint
 from megatron.data.inputs.formats import cut, read_span
-from megatron.data.inputs.records import BadRecord, checked
+from megatron.data.inputs.records import BadRecord, Fields, checked
 from megatron.data.inputs.span import Bad, Meter
 from megatron.errors import DataError
 
@@ -48,10 +48,11 @@ def chunk_texts(texts: Iterable[str], *, origin: str, chunk_characters: int = CH
 
 def read_texts(paths: Iterable[Path], keys: Sequence[str]) -> Iterator[str]:
     """The text of every key of every document, one after the other. Raises DataError for a bad file or document."""
+    fields = Fields(tuple(keys))
     for path in paths:
         size = fingerprint(path).size
         for span in cut(str(path), size, max(size, 1)):
-            for document in read_span(span, keys, Meter()):
+            for document in read_span(span, fields, Meter()):
                 if isinstance(document, Bad):
                     raise DataError(document.describe())
                 yield from document

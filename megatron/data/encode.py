@@ -26,10 +26,12 @@ from megatron.data.encode_worker import (
     Encoder,
     EncodeRecipe,
     encode_chunk,
-    sample_for_workers,
+    engine_file,
     start_worker,
+    start_workers,
 )
-from megatron.data.indexed_dataset import IndexedDatasetWriter
+from megatron.data.indexed_dataset import IndexedDatasetWriter, origins_path
+from megatron.data.origins import write_origins
 from megatron.errors import DataError
 
 CHUNKS_IN_FLIGHT = 4  # for each worker: enough that none waits while the writer is busy
@@ -57,8 +59,9 @@ def encode_texts(
 ) -> EncodedDataset:
     """Encode documents from memory into `{output_prefix}_{key}_document`, key being the recipe's only one.
 
-    origin: what to call the texts in messages. Documents without tokens are skipped. Raises DataError for the first text that is not
-    one, and MissingRequirement for a package that the recipe needs; nothing is written then.
+    origin: what to call the texts in messages, and in the note of where documents came from (see origins.py). Documents without tokens
+    are skipped. Raises DataError for the first text that is not one, and MissingRequirement for a package that the recipe needs; nothing
+    is written then.
     """
     check_workers(workers)
     (key,) = recipe.keys
@@ -74,11 +77,16 @@ def encode_texts(
             counts = batch.counts
             progress.advance(replace(counts, consumed=counts.documents + counts.skipped))
         check_any(progress.counts.documents, progress.counts.skipped)
+    write_origins(origins_path(prefix), [(origin, writer.documents)], tokens=writer.tokens)
     return EncodedDataset(key, prefix, writer.documents, writer.tokens)
 
 
 def dataset_prefix_of(output_prefix: Path, key: str) -> Path:
-    """The path that the files of one key begin with."""
+    """The path that the files of one key begin with. Raises DataError for a key that no file can be named by."""
+    if "/" in key:
+        raise DataError(
+            f'--jsonl-keys has "{key}", but files are named by keys and cannot have a "/": rename the key in the input.'
+        )
     return output_prefix.with_name(f"{output_prefix.name}_{key}_document")
 
 
@@ -108,12 +116,12 @@ def _encode_chunks(chunks: Iterator[TextChunk], encoder: Encoder, workers: int) 
     if workers == 1:
         yield from (encoder.encode(chunk.documents()) for chunk in chunks)
         return
-    with sample_for_workers(encoder.sample) as sample:
+    with engine_file() as engine:
         # Started afresh rather than forked: a forked process inherits the locks of this one's threads, held or not.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(encoder.recipe, sample))
+        pool = ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(encoder.recipe, engine))
         try:
-            encoder.choose_engine()
+            start_workers(pool, workers, encoder, engine)
             yield from _in_order(chunks, pool, in_flight=CHUNKS_IN_FLIGHT * workers)
         except BrokenProcessPool:
             raise DataError(WORKER_DIED) from None

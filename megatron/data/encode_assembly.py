@@ -25,7 +25,7 @@ SIZES = 1 << 20  # document sizes at a time: memory stays flat
 
 
 class Assembly:
-    """One output under construction in `directory`: the one of the key number `output`."""
+    """One output under construction in `directory`: the one of that number."""
 
     def __init__(self, directory: Path, output: int, dtype: np.dtype[Any]) -> None:
         self.bin = directory / f"{output}.bin"

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from megatron.data.companions import check_none_stale
 from megatron.data.encode import EncodedDataset, check_any, check_workers, dataset_prefix_of
 from megatron.data.encode_assembly import Assembly
 from megatron.data.encode_manifest import Manifest, check_unchanged, describe_recipe
@@ -22,15 +24,17 @@ from megatron.data.encode_progress import EncodeProgress
 from megatron.data.encode_shard import LISTED, OnError, ShardNote
 from megatron.data.encode_work import WorkDirectory
 from megatron.data.encode_worker import Counts, Encoder, EncodeRecipe
+from megatron.data.indexed_dataset import origins_path
 from megatron.data.inputs.fingerprint import fingerprint
-from megatron.data.inputs.pieces import Piece, choose_piece_bytes, cut_pieces, sample_texts
+from megatron.data.inputs.pieces import Piece, choose_piece_bytes, cut_pieces
 from megatron.data.inputs.span import Bad
+from megatron.data.origins import joined, write_origins
 from megatron.errors import DataError
 
 
 @dataclass(frozen=True)
 class EncodedFiles:
-    """The outputs, one a key; how much was read; and the places of the first bad documents, which were left out."""
+    """The outputs, one a key or more; how much was read; and the places of the first bad documents, which were left out."""
 
     datasets: tuple[EncodedDataset, ...]
     counts: Counts
@@ -47,18 +51,21 @@ def encode_files(
     on_error: OnError = "fail",
     resume: bool = False,
 ) -> EncodedFiles:
-    """Encode files (see inputs/), in the order given: one dataset `{output_prefix}_{key}_document` for each of the recipe's keys.
+    """Encode files (see inputs/), in the order given, into datasets `{output_prefix}_{name}_document`: one for each of the recipe's keys,
+    or those that its encoder names.
 
     Documents without tokens are skipped. on_error: what a bad document does; "skip" leaves it out of every output, "fail" raises
     DataError with its place. resume: continue what an earlier call with the same inputs and recipe had not finished, if there is such
-    a thing. Raises DataError when inputs or recipe have changed since, MissingRequirement for a package that is needed. Datasets
+    a thing. Raises DataError when inputs or recipe have changed since, or an older output has labels that
+    would be left beside a new one, MissingRequirement for a package that is needed. Datasets
     appear whole or not at all.
     """
     check_workers(workers)
-    encoder = Encoder(recipe)
+    encoder = recipe.build_encoder()
     inputs = tuple(fingerprint(path) for path in paths)
     work = WorkDirectory(output_prefix)
-    prefixes = [dataset_prefix_of(output_prefix, key) for key in recipe.keys]
+    prefixes = [dataset_prefix_of(output_prefix, output.name) for output in encoder.outputs]
+    check_none_stale(prefixes)
     with work.opened():
         manifest = work.manifest() if resume else None
         if manifest is not None:
@@ -71,20 +78,20 @@ def encode_files(
         whole = work.summary()
         if whole is None:
             pieces = list(cut_pieces(inputs, manifest.piece_bytes))
-            encoder.sample = sample_texts(pieces, recipe.keys)
+            encoder.take_sample(pieces)
             whole = _encode(pieces, work, encoder, workers, progress or EncodeProgress(), on_error).to_json()
             work.write_summary(whole)
         work.publish(prefixes)
     summary = _Summary.from_json(whole)
     documents = summary.counts.documents
-    outputs = zip(recipe.keys, prefixes, summary.tokens, strict=True)
-    datasets = tuple(EncodedDataset(key, prefix, documents, tokens) for key, prefix, tokens in outputs)
+    outputs = zip(encoder.outputs, prefixes, summary.tokens, strict=True)
+    datasets = tuple(EncodedDataset(output.name, prefix, documents, tokens) for output, prefix, tokens in outputs)
     return EncodedFiles(datasets, summary.counts, summary.bad)
 
 
 @dataclass(frozen=True)
 class _Summary:
-    """What is known when all outputs are whole: `tokens` by key, `bad` in words."""
+    """What is known when all outputs are whole: `tokens` by output, `bad` in words."""
 
     counts: Counts
     tokens: tuple[int, ...]
@@ -108,9 +115,9 @@ def _encode(
     on_error: OnError,
 ) -> _Summary:
     """Make all outputs in the work directory."""
-    counts, bad = Counts(), list[Bad]()
+    counts, bad, origins = Counts(), list[Bad](), list[tuple[str, int]]()
     with contextlib.ExitStack() as stack:
-        outputs = [Assembly(work.directory, k, encoder.dtype) for k in range(len(encoder.recipe.keys))]
+        outputs = [Assembly(work.directory, k, output.dtype) for k, output in enumerate(encoder.outputs)]
         for output in outputs:
             stack.callback(output.close)
         notes = encode_pieces(pieces, work, encoder, workers=workers, on_error=on_error, progress=progress)
@@ -122,11 +129,14 @@ def _encode(
                 output.append(piece.number, tokens)
             counts += note.counts
             bad += note.bad[: LISTED - len(bad)]
+            paths = (os.path.abspath(span.path) for span in piece.spans)
+            origins += zip(paths, note.by_span, strict=True)
         if counts.documents == 0:
             work.remove()
             check_any(counts.documents, counts.skipped)
-        for output in outputs:
+        for k, output in enumerate(outputs):
             output.finish(len(pieces))
+            write_origins(origins_path(work.directory / str(k)), joined(origins), tokens=output.tokens)
     return _Summary(counts, tuple(output.tokens for output in outputs), tuple(one.describe() for one in bad))
 
 

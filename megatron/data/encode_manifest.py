@@ -13,7 +13,7 @@ from megatron.data.encode_worker import Encoder
 from megatron.data.inputs.fingerprint import InputFile, differences
 from megatron.errors import DataError
 
-FORMAT = 1  # raised when the same inputs and recipe give other shards than before
+FORMAT = 2  # raised when the same inputs and recipe give other shards than before
 SHOWN_CHANGES = 5
 
 
@@ -39,6 +39,7 @@ def describe_recipe(encoder: Encoder) -> dict[str, Any]:
         "--jsonl-keys": list(recipe.keys),
         "--append-eod": recipe.append_eod,
         "--ftfy": recipe.fix_text,
+        **encoder.options(),
     }
 
 

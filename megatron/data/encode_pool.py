@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 
 from megatron.data.encode import WORKER_DIED
@@ -16,7 +17,7 @@ from megatron.data.encode_progress import EncodeProgress
 from megatron.data.encode_shard import OnError, ShardNote, write_shard
 from megatron.data.encode_shard_worker import start_shard_worker, write_shard_in_worker
 from megatron.data.encode_work import WorkDirectory
-from megatron.data.encode_worker import Counts, Encoder, sample_for_workers
+from megatron.data.encode_worker import Counts, Encoder, start_workers
 from megatron.data.inputs.pieces import Piece
 from megatron.data.inputs.span import Bad
 from megatron.errors import DataError
@@ -45,6 +46,7 @@ def encode_pieces(
                 progress.skip_ahead(note.counts)
             yield note or write_shard(piece, encoder, work.directory, on_error=on_error, report=progress.advance)
         return
+    workers = max(1, min(workers, len(pieces)))  # others would find nothing to do
     with _Pool(encoder, workers, work.directory, on_error, progress) as pool:
         yield from _in_order(pieces, work, pool, in_flight=PIECES_IN_FLIGHT * workers)
 
@@ -75,17 +77,20 @@ class _Pool(contextlib.AbstractContextManager["_Pool"]):
         self.progress = progress
         self._shared = context.Array("q", len(astuple(Counts())) + 1)
         self._told = Counts()
-        self._encoder, self._directory, self._on_error = encoder, directory, on_error
-        self._on_exit = contextlib.ExitStack()
-        arguments = (encoder.recipe, self._on_exit.enter_context(sample_for_workers(encoder.sample)), self._shared)
+        self._directory, self._on_error = directory, on_error
+        # A file of the work, so that none is left elsewhere by a kill; a pipe would do no better (see `engine_file`).
+        self._engine = engine = directory / "engine.partial"
+        arguments = (encoder.recipe, engine, self._shared)
         self._executor = ProcessPoolExecutor(workers, context, initializer=start_shard_worker, initargs=arguments)
+        self._start: Callable[[], None] | None = partial(start_workers, self._executor, workers, encoder, engine)
 
     def submit(self, piece: Piece) -> Future[ShardNote | Bad]:
         """Have a piece encoded."""
         with _told_of_dead_workers():
-            future = self._executor.submit(write_shard_in_worker, piece, self._directory, self._on_error)
-        self._encoder.choose_engine()  # while the first worker starts
-        return future
+            if self._start is not None:
+                self._start()
+                self._start = None
+            return self._executor.submit(write_shard_in_worker, piece, self._directory, self._on_error)
 
     def result(self, pending: ShardNote | Future[ShardNote | Bad]) -> ShardNote | Bad:
         """Wait for a piece, telling progress meanwhile."""
@@ -100,7 +105,7 @@ class _Pool(contextlib.AbstractContextManager["_Pool"]):
     def __exit__(self, *_: object) -> None:
         self._shared[-1] = 1
         self._executor.shutdown(cancel_futures=True)
-        self._on_exit.close()
+        self._engine.unlink(missing_ok=True)
 
     def _tell(self) -> None:
         now = Counts(*self._shared[:-1])

@@ -19,11 +19,11 @@ class Stopped(Exception):
     """The parent has ended the work."""
 
 
-def start_shard_worker(recipe: EncodeRecipe, sample: Path, shared: Any) -> None:
+def start_shard_worker(recipe: EncodeRecipe, engine: Path, shared: Any) -> None:
     """Initialise a worker. shared: a multiprocessing Array of one number a field of Counts, and one that is 1 when work is to end."""
     global _shared
     _shared = shared
-    start_worker(recipe, sample)
+    start_worker(recipe, engine)
 
 
 def write_shard_in_worker(piece: Piece, directory: Path, on_error: OnError) -> ShardNote | Bad:

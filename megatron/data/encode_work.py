@@ -3,6 +3,8 @@
     manifest.json              what the work was started with; without it the rest means nothing
     1f0c9a2b/00000012.*        finished shards, see encode_shard.py
     1f0c9a2b/0.bin, 0.idx      the output of the first key, see encode_assembly.py
+    1f0c9a2b/0.sources.json    where its documents came from, see origins.py
+    1f0c9a2b/engine.partial    what workers build the engine from, while they work, see encode_worker.py
     1f0c9a2b/complete.json     the summary, written when all outputs are whole and only wait to be moved into place
 
 Each start has an inner directory of a name of its own: workers that outlive a killed run for a moment do not write into the next one.
@@ -21,7 +23,7 @@ from pathlib import Path
 from megatron.atomic import atomic_file, sync_directory
 from megatron.data.encode_manifest import Manifest, read_manifest, write_manifest
 from megatron.data.encode_shard import ShardNote, note_of, read_note
-from megatron.data.indexed_dataset import bin_path, idx_path
+from megatron.data.indexed_dataset import bin_path, idx_path, origins_path
 from megatron.errors import DataError
 
 COMPLETE = "complete.json"
@@ -104,12 +106,13 @@ class WorkDirectory:
     def publish(self, prefixes: Sequence[Path]) -> None:
         """Move the outputs to their names, and remove the directory. May be repeated after a kill at any moment."""
         for output, prefix in enumerate(prefixes):
-            if (self.directory / f"{output}.bin").exists():
+            made = self.directory / str(output)
+            if bin_path(made).exists():
                 # The .idx of an older dataset of this name must never be seen beside the new .bin.
                 idx_path(prefix).unlink(missing_ok=True)
-                os.replace(self.directory / f"{output}.bin", bin_path(prefix))
-            if (self.directory / f"{output}.idx").exists():
-                os.replace(self.directory / f"{output}.idx", idx_path(prefix))
+            for path_of in (bin_path, origins_path, idx_path):
+                if path_of(made).exists():
+                    os.replace(path_of(made), path_of(prefix))
         sync_directory(self.path.parent)
         self.remove()
 

@@ -10,6 +10,7 @@ import difflib
 import mmap
 from array import array
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from megatron.atomic import atomic_file
-from megatron.data.index_file import code_of, fingerprint, read_index, write_index
+from megatron.data.index_file import code_of, content_fingerprint, fingerprint, read_index, write_index
 from megatron.errors import DataError
 
 COPY_BYTES = 1 << 24
@@ -30,8 +31,12 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 
 
 def dataset_prefix(path: str | Path) -> Path:
-    """The path both files begin with, given with or without `.bin` or `.idx`."""
+    """The path both files begin with, given with or without `.bin` or `.idx`. Raises DataError for a path without a name."""
     path = Path(path)
+    if not path.name:
+        raise DataError(
+            f'"{path}" does not name a dataset: give what its files begin with, such as data/mine_text_document.'
+        )
     return path.with_suffix("") if path.suffix in (".bin", ".idx") else path
 
 
@@ -43,6 +48,11 @@ def bin_path(prefix: Path) -> Path:
 def idx_path(prefix: Path) -> Path:
     """The file that says where each sequence is."""
     return prefix.with_name(prefix.name + ".idx")
+
+
+def origins_path(prefix: Path) -> Path:
+    """The file that says where the documents came from (see origins.py); not every dataset has one."""
+    return prefix.with_name(prefix.name + ".sources.json")
 
 
 class IndexedDataset:
@@ -76,6 +86,11 @@ class IndexedDataset:
     def fingerprint(self) -> str:
         """A short text that is another one when the index file is; found without reading the file (see index_file.py)."""
         return fingerprint(idx_path(self.prefix))
+
+    @cached_property
+    def content(self) -> tuple[str, str]:
+        """Short texts that are others when what the index file and the file of tokens hold is another; copies have the same."""
+        return content_fingerprint(idx_path(self.prefix)), content_fingerprint(bin_path(self.prefix))
 
     def tokens_of(self, sequences: range) -> int:
         """Tokens in consecutive sequences, found without adding up: the format stores them back to back."""
@@ -123,6 +138,14 @@ class IndexedDataset:
             f"{bin_path(self.prefix)} has {len(self._buffer)} bytes, but {idx_path(self.prefix).name} describes {expected}: "
             f"{reason}. Copy both files again, or tokenise the data again."
         )
+
+
+def open_tokens(prefix: str | Path) -> IndexedDataset:
+    """A dataset of tokens. Raises DataError when it holds numbers that are none, such as rewards."""
+    dataset = IndexedDataset(prefix)
+    if dataset.dtype.kind == "f":
+        raise DataError(f"{dataset.prefix} holds {dataset.dtype.name} numbers, not tokens: name a dataset of text.")
+    return dataset
 
 
 class IndexedDatasetWriter:
@@ -197,8 +220,9 @@ class IndexedDatasetWriter:
                 sizes=np.frombuffer(self._sizes, np.int32),
                 boundaries=np.frombuffer(self._boundaries, np.int64),
             )
-            # The .idx of an older dataset of this name must never be seen beside the new .bin.
+            # What an older dataset of this name has beside its .bin must never be seen beside the new one.
             idx_path(self.prefix).unlink(missing_ok=True)
+            origins_path(self.prefix).unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:
         assert self._bin is not None, "IndexedDatasetWriter is used in a with block"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from megatron.data.batch import PADDING, Batch, DocumentRules, build_batch
+from megatron.data.batch import Batch, DocumentRules, build_batch
+from megatron.data.cut_sequence import cut_sequence
 from megatron.data.gpt_dataset import SampleDataset
+from megatron.data.sample_checks import check_samples
 from megatron.data.samplers import BatchPlan, samples_of_step
 from megatron.data.worker_signals import keep_child_handler, obey_owner_only
 from megatron.errors import DataError
 from megatron.mpu.broadcast import broadcast_tensors
 from megatron.mpu.groups import SINGLE, Group
+from megatron.mpu.random_bits import sample_keys
+from megatron.neox_arguments.sequence_schedule import SequenceSchedule
 
 
 class StepLoader:
@@ -46,25 +50,33 @@ class StepLoader:
         steps: int | None = None,
         wrap: bool = False,
         rules: DocumentRules | None = None,
+        lengths: SequenceSchedule | None = None,
         num_workers: int = 0,
         tensor_group: Group = SINGLE,
+        context_group: Group = SINGLE,
         reads_data: bool = True,
+        dropout_seed: int | None = None,
     ) -> None:
         """
         vocab_size: token ids must be below it. steps: how many steps to yield, as many as the dataset has when None.
         wrap: begin again at sample 0 after the last one, instead of raising DataError. rules: what the end of a document changes,
-        None = nothing. num_workers: processes that read ahead; 0 reads in this process.
+        None = nothing. lengths: how many tokens of its samples a step takes, None = all. num_workers: processes that read ahead; 0 reads in this process.
+        context_group: ranks that share the sequences: each reads the same samples, and keeps its part of them (`cut_sequence`).
         reads_data: whether this rank's pipeline stage needs batches; otherwise None is yielded for every step, without any reading.
+        dropout_seed: what keys of dropout follow from, besides steps and samples; None: the model has no dropout, and batches no keys.
         """
         self.plan = plan
         self._dataset = dataset
         self._vocab_size = vocab_size
         self._device = torch.device(device)
         self._rules = rules
+        self._lengths = lengths
         self._tensor_group = tensor_group
+        self._context_group = context_group
         self._reads_data = reads_data
+        self._dropout_seed = dropout_seed
         self._steps = _StepRange(
-            start_step, steps, available=None if wrap else (len(dataset) - plan.offset) // plan.global_batch
+            start_step, steps, available=None if wrap else plan.schedule.steps_within(len(dataset))
         )
         self._loader = self._build_loader(num_workers) if reads_data and tensor_group.rank == 0 else None
 
@@ -73,12 +85,14 @@ class StepLoader:
         for step in self._steps:
             text = next(texts)
             if text is not None:
-                self._check_tokens(text, step)
-            yield self._batches(text) if self._reads_data else None
+                self._check(text, step)
+                if self._lengths is not None:
+                    text = text[..., : self._lengths.length_of(step) + 1].contiguous()
+            yield self._batches(text, step) if self._reads_data else None
         if self._steps.fell_short:
             raise DataError(
-                f"the dataset has {len(self._dataset)} samples, {self._steps.available} batches of {self.plan.global_batch}, "
-                "and the run asks for more: build it with more samples."
+                f"the dataset has {len(self._dataset)} samples, enough for {self._steps.available} steps, and the run asks for more: "
+                "build it with more samples."
             )
 
     def _build_loader(self, num_workers: int) -> DataLoader[Any]:
@@ -95,7 +109,7 @@ class StepLoader:
         )
 
     def _read(self) -> Iterator[Tensor | None]:
-        """The text of each step, int64 [g * b, s + 1] on the CPU, on ranks that read; None on others."""
+        """The text of each step, int64 [g * b, s + 1] (with label data [g * b, 2, s + 1]) on the CPU, on ranks that read; None on others."""
         if self._loader is None:
             yield from itertools.repeat(None)
             return
@@ -115,25 +129,28 @@ class StepLoader:
                 return
             yield text
 
-    def _batches(self, text: Tensor | None) -> list[Batch]:
-        """Give the text [g * b, s + 1] to the tensor-parallel group and cut it into micro-batches."""
+    def _batches(self, text: Tensor | None, step: int) -> list[Batch]:
+        """Give the text [g * b, s + 1], or [g * b, 2, s + 1], to the tensor-parallel group and cut it into micro-batches."""
         tensors = None if text is None else {"text": text}
         text = broadcast_tensors(tensors, self._tensor_group, self._device)["text"]
-        return [build_batch(rows, self._rules) for rows in text.split(self.plan.micro_batch)]
+        batches = [build_batch(rows, self._rules) for rows in text.split(self.plan.micro_batch)]
+        if self._dropout_seed is not None:
+            keys = self._keys_of_dropout(self._dropout_seed, step)
+            batches = [replace(batch, dropout_keys=own) for batch, own in zip(batches, keys, strict=True)]
+        return [cut_sequence(batch, self._context_group) for batch in batches]
 
-    def _check_tokens(self, text: Tensor, step: int) -> None:
-        """Raise DataError for an id the embedding does not have, before it becomes an illegal access on a GPU."""
-        text = torch.where(text == PADDING, 0, text)
-        low, high = (int(value) for value in torch.aminmax(text))
-        if low >= 0 and high < self._vocab_size:
-            return
-        row = int(((text < 0) | (text >= self._vocab_size)).any(dim=1).nonzero()[0])
-        sample = list(itertools.chain.from_iterable(samples_of_step(step, self.plan)))[row]
-        source = self._dataset.source_of(sample % len(self._dataset))
-        raise DataError(
-            f"{source} contains the token id {low if low < 0 else high}, but the vocabulary has {self._vocab_size} entries: "
-            "the data was tokenised with another tokenizer than the one configured (vocab_file, tokenizer_type), or is damaged."
-        )
+    def _keys_of_dropout(self, seed: int, step: int) -> Iterator[Tensor]:
+        """Those of each micro-batch: on every rank from the numbers of its samples, so that none has to be sent."""
+        for samples in samples_of_step(step, self.plan):
+            yield sample_keys(samples, seed=seed, step=step).to(self._device)
+
+    def _check(self, text: Tensor, step: int) -> None:
+        """Raise DataError for samples of this step that cannot be trained on."""
+
+        def sample_of(row: int) -> int:
+            return list(itertools.chain.from_iterable(samples_of_step(step, self.plan)))[row] % len(self._dataset)
+
+        check_samples(text, self._dataset, sample_of=sample_of, vocab_size=self._vocab_size)
 
 
 @dataclass(frozen=True)

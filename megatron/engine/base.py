@@ -7,32 +7,49 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from megatron.data.batch import Batch
 from megatron.engine import zero_state
 from megatron.engine.gradient_norm import replace_gradient_norm, speaks_for
 from megatron.engine.loss_scale import LossScale
 from megatron.engine.pieces import shard_pieces
-from megatron.engine.protocol import FullTensor, Objective, Piece, StepResult
+from megatron.engine.protocol import FullTensor, Objective, Piece, StepResult, StepShape
+from megatron.engine.replicas import Replica, first_non_finite, replicas_of
+from megatron.engine.stage_clock import StageClock
+from megatron.engine.update_gate import Judge, UpdateGate
+from megatron.log import get_logger
 from megatron.mpu.groups import Group, ProcessGroups
 from megatron.mpu.shard import shard_of
+
+logger = get_logger(__name__)
 
 
 class BaseEngine:
     """State and step results of a model wrapped by `deepspeed.initialize`; subclasses run the micro-batches."""
 
     reads_data = True
+    stage_clock: StageClock | None = None
 
     def __init__(
-        self, library_engine: Any, *, objective: Objective, groups: ProcessGroups, device: torch.device
+        self,
+        library_engine: Any,
+        *,
+        objective: Objective,
+        groups: ProcessGroups,
+        device: torch.device,
+        shape: StepShape,
     ) -> None:
+        """shape: that of the steps which are not given another one, as `library_engine` was configured for."""
         self.library_engine = library_engine
         self.objective = objective
         self.groups = groups
         self.device = device
+        self._configured_shape = self._shape = shape
         self._optimizer = library_engine.optimizer
         self._loss_scale = LossScale(self._optimizer)
+        self._gate = UpdateGate(self._optimizer)
+        self._last_step: tuple[Sequence[Batch] | None, StepShape | None] = (None, None)
         replace_gradient_norm(self._optimizer)
 
     def state_tensors(self, *, for_saving: bool = False) -> dict[str, FullTensor]:
@@ -68,6 +85,54 @@ class BaseEngine:
         """Push the fp32 weights just written through `state_tensors` into the model's parameters (collective)."""
         zero_state.push_weights(self._optimizer)
 
+    @property
+    def model(self) -> nn.Module:
+        """The layers of this process, named by their numbers."""
+        module: nn.Module = self.library_engine.module
+        return module
+
+    def ask(self, judge: Judge | None) -> None:
+        """From now on ask `judge` before every update; see `Engine.ask`."""
+        self._gate.judge = judge
+
+    def rehearse(self) -> None:
+        """Compute the last step again and leave everything as it was; see `Engine.rehearse`."""
+        micro_batches, shape = self._last_step
+        zero_state.materialize_moments(
+            self._optimizer
+        )  # DeepSpeed looks for them after every update, also after one that is kept out
+        scale, judge = self._loss_scale.state(), self._gate.judge
+        self._gate.judge = _refuse
+        try:
+            self.train_step(micro_batches, lr=0.0, shape=shape)
+        finally:
+            self._gate.judge = judge
+            self._loss_scale.load(scale)
+
+    def train_step(
+        self, micro_batches: Sequence[Batch] | None, *, lr: float, shape: StepShape | None = None
+    ) -> StepResult:
+        """Forward, backward and one optimizer step; see `Engine.train_step`."""
+        raise NotImplementedError
+
+    def replicas(self) -> list[Replica]:
+        """The weights that other processes must hold as well; see `Engine.replicas`."""
+        return list(replicas_of(self.model, self.groups))
+
+    def first_non_finite_weight(self) -> str | None:
+        """See `Engine.first_non_finite_weight`."""
+        return first_non_finite(self.model, self.groups)
+
+    def _take_shape(self, shape: StepShape | None) -> None:
+        """Make DeepSpeed ready for a step of this shape, None for the configured one."""
+        shape = shape or self._configured_shape
+        if shape.micro_batches != self._shape.micro_batches:
+            library = self.library_engine
+            samples = shape.micro_batches * library.train_micro_batch_size_per_gpu() * library.dp_world_size
+            library.set_train_batch_size(samples)
+            library.micro_steps = 0  # it takes multiples of the number of micro-batches for the ends of steps
+        self._shape = shape
+
     def _set_learning_rate(self, lr: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -83,30 +148,36 @@ class BaseEngine:
             lr=lr,
             loss_scale=self._loss_scale.value,
             skipped=skipped,
+            withheld=self._gate.end(),
         )
 
     def _checked(self, micro_batches: Sequence[Batch] | None) -> Sequence[Batch]:
-        wanted = self.library_engine.gradient_accumulation_steps()
+        wanted = self._shape.micro_batches
         if micro_batches is None or len(micro_batches) != wanted:
             given = "none" if micro_batches is None else str(len(micro_batches))
-            raise ValueError(
-                f"this rank must be given gradient_accumulation_steps = {wanted} micro-batches, not {given}"
-            )
+            raise ValueError(f"this rank must be given {wanted} micro-batches, not {given}")
         return micro_batches
 
     def _global_weight(self, micro_batches: Sequence[Batch]) -> float:
-        """What all micro-batches of all data-parallel ranks count for together."""
+        """What all micro-batches of all replicas count for together."""
         weights = torch.stack([self.objective.weight(batch).to(self.device, torch.float64) for batch in micro_batches])
-        return float(self._sum(weights.sum(), self.groups.data))
+        return float(self._sum(weights.sum(), self.groups.replicas))
 
     def _on_device(self, batch: Batch) -> Batch:
         values = {field.name: getattr(batch, field.name) for field in fields(batch)}
         return replace(batch, **{name: value.to(self.device) for name, value in values.items() if value is not None})
 
     def _loss_factor(self, weight: float) -> float:
-        """What to multiply a micro-batch's loss sum by, so that DeepSpeed's mean over micro-batches and ranks is sum / weight."""
-        micro_batches: int = self.library_engine.gradient_accumulation_steps()
-        return micro_batches * self.groups.data.size / (weight or 1.0)
+        """What to multiply a micro-batch's loss sum by, so that DeepSpeed's mean over micro-batches and ranks is sum / weight.
+
+        Where nothing counts it is any number: the sum is 0, and so are the gradients. That is told once, by one of the ranks that know.
+        """
+        if not weight and self.groups.replicas.rank == self.groups.tensor.rank == 0:
+            logger.warning(
+                "no token of this step's batch is to be predicted (by label data or eod_mask_loss): its loss counts as 0, and nothing "
+                "but momentum and weight decay moves the weights"
+            )
+        return self._shape.micro_batches * self.groups.replicas.size / (weight or 1.0)
 
     @staticmethod
     def _sum(value: Tensor, group: Group) -> Tensor:
@@ -114,3 +185,8 @@ class BaseEngine:
         if group.size > 1:
             torch.distributed.all_reduce(value, group=group.handle)
         return value
+
+
+def _refuse(loss: float, grad_norm: float | None) -> bool:
+    """The judge of a rehearsal."""
+    return False

@@ -14,13 +14,14 @@ from megatron.engine.grid import Grid
 from megatron.engine.library import deepspeed
 from megatron.engine.partition import partition_layers
 from megatron.engine.pipeline import PipelineEngine
-from megatron.engine.protocol import Engine, Objective
+from megatron.engine.protocol import Engine, Objective, StepShape
 from megatron.engine.settings import engine_settings
 from megatron.engine.stage import BatchLoss, StageModule, parameter_counter
 from megatron.errors import ConfigError
+from megatron.model.kept_inputs import KeptInputs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import DTYPES, BuildContext, LayerSpec
-from megatron.mpu.groups import ProcessGroups
+from megatron.mpu.groups import SINGLE, ProcessGroups
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.deepspeed_config import build_deepspeed_config
 from megatron.optim.build import build_optimizer
@@ -41,13 +42,13 @@ def build_engine(
     device = torch.device(device)
     if device.type != "cpu":
         os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed takes it for the number of its device
-    context = BuildContext(groups.tensor, DTYPES[args.precision], device)
-    checkpoint_num_layers = args.checkpoint_num_layers if args.checkpoint_activations else 0
+    context = BuildContext(groups.tensor, DTYPES[args.precision], device, context_group=groups.context)
+    shape = StepShape(args.gradient_accumulation_steps, args.seq_length)
+    recomputation = _recomputation(args, groups)
     if args.pipe_parallel_size == 0:
-        model = SequentialModel(specs, context, seed=args.seed, checkpoint_num_layers=checkpoint_num_layers)
-        return SequentialEngine(
-            _initialize(args, model, mpu=Grid(groups)), objective=objective, groups=groups, device=device
-        )
+        model = SequentialModel(specs, context, seed=args.seed, **recomputation)
+        library_engine = _initialize(args, model, mpu=Grid(groups))
+        return SequentialEngine(library_engine, objective=objective, groups=groups, device=device, shape=shape)
     bounds = partition_layers(
         specs, groups.pipe.size, method=args.pipe_partition_method, count_parameters=parameter_counter(context)
     )
@@ -58,9 +59,22 @@ def build_engine(
         groups=groups,
         loss=BatchLoss(objective),
         seed=args.seed,
-        checkpoint_num_layers=checkpoint_num_layers,
+        **recomputation,
     )
-    return PipelineEngine(_initialize(args, stage, mpu=None), objective=objective, groups=groups, device=device)
+    library_engine = _initialize(args, stage, mpu=None)
+    return PipelineEngine(library_engine, objective=objective, groups=groups, device=device, shape=shape)
+
+
+def _recomputation(args: NeoXArgs, groups: ProcessGroups) -> dict[str, Any]:
+    """What a model is told about the recomputation of blocks."""
+    recomputes_blocks = args.checkpoint_activations and args.recompute_granularity == "full"
+    # Under sequence parallelism the tensor ranks have different parts of the hidden states already.
+    is_divided = args.partition_activations and not args.sequence_parallel
+    kept_inputs = KeptInputs(groups.tensor if is_divided else SINGLE, on_host=args.checkpoint_in_cpu)
+    return {
+        "checkpoint_num_layers": args.checkpoint_num_layers if recomputes_blocks else 0,
+        "kept_inputs": kept_inputs,
+    }
 
 
 def _initialize(args: NeoXArgs, model: nn.Module, *, mpu: Grid | None) -> Any:

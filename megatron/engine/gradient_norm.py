@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megatron.engine.zero_state import fragments
 from megatron.mpu.shard import shard_of
 
 
@@ -27,8 +28,9 @@ def speaks_for(parameter: Tensor) -> bool:
 
 def replace_gradient_norm(optimizer: Any) -> None:
     """Give DeepSpeed's stage 1 and 2 optimizer the norm of this file; others are left as they are."""
-    if hasattr(optimizer, "scaled_global_norm") and not optimizer.cpu_offload:
-        optimizer.scaled_global_norm = MethodType(_global_norm, optimizer)
+    if hasattr(optimizer, "scaled_global_norm"):
+        norm = _global_norm_in_host_memory if optimizer.cpu_offload else _global_norm
+        optimizer.scaled_global_norm = MethodType(norm, optimizer)
 
 
 def _global_norm(optimizer: Any, norm_type: int = 2) -> Tensor:
@@ -40,6 +42,23 @@ def _global_norm(optimizer: Any, norm_type: int = 2) -> Tensor:
         for part, parameter in zip(parts, parameters, strict=False):
             if speaks_for(parameter):
                 total += torch.linalg.vector_norm(part.detach(), dtype=torch.float64).square()
+    return _over_processes(optimizer, total)
+
+
+def _global_norm_in_host_memory(optimizer: Any, norm_type: int = 2) -> Tensor:
+    """As `_global_norm`, where the gradients of this process's part lie in host memory, behind the weights that they are of."""
+    total = torch.zeros((), dtype=torch.float64)
+    for fragment in fragments(optimizer):
+        if speaks_for(fragment.parameter):
+            assert fragment.flat.grad is not None
+            part = fragment.flat.grad.view(-1).narrow(0, fragment.flat_start, fragment.length)
+            total += torch.linalg.vector_norm(part, dtype=torch.float64).square()
+    device = optimizer.bit16_groups[0][0].device
+    return _over_processes(optimizer, total.to(device)).to(optimizer.device)
+
+
+def _over_processes(optimizer: Any, total: Tensor) -> Tensor:
+    """The root of all processes' squares together."""
     for group in (optimizer.dp_process_group, optimizer.model_parallel_group):
         torch.distributed.all_reduce(total, group=group)
     norm = total.sqrt().float()

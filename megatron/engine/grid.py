@@ -1,7 +1,8 @@
 """Our process groups in the form DeepSpeed asks for (its "mpu" and its pipeline grid are the same object here).
 
 DeepSpeed takes a missing group for the whole world, while ours mean "just me" by it; a group of one is therefore made real here.
-In DeepSpeed's words "model parallel" spans the pipeline and tensor ranks of one replica, and "slice" is tensor parallelism.
+In DeepSpeed's words "model parallel" spans the pipeline and tensor ranks of one replica, "slice" is tensor parallelism, and "data
+parallel" spans all replicas: our data and context ranks, which have the same weights and see different tokens.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ class Grid:
         self.global_rank = groups.rank
         self.world_size = groups.topology.world_size
         self.pipe_parallel_size = groups.pipe.size
-        self.data_parallel_size = groups.data.size
+        self.data_parallel_size = groups.replicas.size
         self.model_parallel_size = self.slice_parallel_size = groups.tensor.size
         self.stage_id = self._here.pipe
-        self.data_parallel_id = self._here.data
+        self.data_parallel_id = groups.replicas.rank
         self.pp_group = list(groups.pipe.ranks)
 
     def _handle(self, group: Group) -> dist.ProcessGroup:
@@ -41,8 +42,8 @@ class Grid:
         return self._alone
 
     def stage_to_global(self, stage_id: int) -> int:
-        """The global rank of the process of `stage_id` with our data and tensor ranks."""
-        return self._groups.topology.rank(pipe=stage_id, data=self._here.data, tensor=self._here.tensor)
+        """The global rank of the process of `stage_id` with our other coordinates."""
+        return self._groups.topology.rank(**{**vars(self._here), "pipe": stage_id})
 
     def get_global_rank(self) -> int:
         return self.global_rank
@@ -75,10 +76,10 @@ class Grid:
         return self.data_parallel_size
 
     def get_data_parallel_group(self) -> dist.ProcessGroup:
-        return self._handle(self._groups.data)
+        return self._handle(self._groups.replicas)
 
     def get_data_parallel_group_ranks(self) -> list[int]:
-        return list(self._groups.data.ranks)
+        return list(self._groups.replicas.ranks)
 
     def get_model_parallel_rank(self) -> int:
         return self._groups.model.rank
@@ -106,14 +107,13 @@ class Grid:
 
 
 def group_of_stages(groups: ProcessGroups, stages: Sequence[int]) -> dist.ProcessGroup | None:
-    """The processes of `stages` (more than one) with our data and tensor ranks, None when ours is not among them; all processes call it."""
+    """The processes of `stages` (more than one) with our other coordinates, None when ours is not among them; all processes call it."""
     if len(stages) == groups.pipe.size:
         return groups.pipe.handle
     topology, mine = groups.topology, None
-    for data in range(topology.data):
-        for tensor in range(topology.tensor):
-            ranks = [topology.rank(pipe=stage, data=data, tensor=tensor) for stage in stages]
-            handle = dist.new_group(ranks)
-            if groups.rank in ranks:
-                mine = handle
+    for pipeline in topology.group_ranks("pipe"):
+        ranks = [pipeline[stage] for stage in stages]
+        handle = dist.new_group(ranks)
+        if groups.rank in ranks:
+            mine = handle
     return mine

@@ -25,6 +25,8 @@ from typing import Any
 
 import torch
 
+from megatron.model.documents import Documents
+from megatron.model.dropout_keys import DropoutKeys
 from megatron.model.stream import Stream
 
 
@@ -79,6 +81,8 @@ def _show_streams(hooks: Any) -> None:
     ) -> Any:
         if isinstance(value, Stream):
             return value.with_hidden(function(value.hidden))
+        if isinstance(value, Documents | DropoutKeys):  # their integers have no gradients to wait for
+            return value
         if type(value) is tuple:
             return tuple(apply_to_tensors(function, item, warning_msg_fn) for item in value)
         return apply_elsewhere(function, value, warning_msg_fn=warning_msg_fn)

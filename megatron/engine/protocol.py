@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from megatron.data.batch import Batch
+from megatron.engine.replicas import Replica
+from megatron.engine.stage_clock import StageClock
+from megatron.engine.update_gate import Judge
 from megatron.mpu.groups import ProcessGroups
 
 
@@ -25,12 +28,20 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
+class StepShape:
+    """What the batches of a step are like: micro-batches on each data-parallel rank, and tokens of a sequence, over all context ranks."""
+
+    micro_batches: int
+    length: int
+
+
+@dataclass(frozen=True)
 class StepResult:
     """One optimizer step, the same values on every rank.
 
     loss: mean over the non-masked tokens of the global batch; grad_norm: global norm before clipping, None when the step was
     skipped; loss_scale: the fp16 loss scale that the next step will use, 1 in other precisions; skipped: the step was not applied
-    because a gradient was not finite.
+    because the loss or a gradient was not finite; withheld: it was not applied because the judge refused it (see `Engine.ask`).
     """
 
     loss: float
@@ -38,6 +49,7 @@ class StepResult:
     lr: float
     loss_scale: float
     skipped: bool
+    withheld: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,13 +72,44 @@ class Engine(Protocol):
     """Runs a list of layer specs over global batches."""
 
     groups: ProcessGroups
+    stage_clock: StageClock | None  # of a pipeline's stage
     reads_data: bool  # whether this rank's stage needs batches (first and last stages); the others are given None
 
-    def train_step(self, micro_batches: Sequence[Batch] | None, *, lr: float) -> StepResult:
+    def train_step(
+        self, micro_batches: Sequence[Batch] | None, *, lr: float, shape: StepShape | None = None
+    ) -> StepResult:
         """Forward, backward and one optimizer step over the local micro-batches of a global batch.
 
-        There must be `gradient_accumulation_steps` of them, here and in `evaluate_step` (raises ValueError).
+        There must be as many of them as `shape` says (raises ValueError), which all ranks are given: those without batches as well.
+        None is the configured shape, `gradient_accumulation_steps` micro-batches of `seq_length` tokens, which `evaluate_step` takes.
         """
+        ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The layers of this process: children named by their numbers."""
+        ...
+
+    def ask(self, judge: Judge | None) -> None:
+        """From now on ask `judge` before every update, and leave the weights alone when it refuses; None asks nobody.
+
+        Costs a wait for the loss and the gradient norm in every step. All ranks must have judges that answer the same.
+        """
+        ...
+
+    def rehearse(self) -> None:
+        """Run the last step again as `train_step` did, without an update: weights, optimizer and loss scale stay as they are (collective).
+
+        The seed of its random numbers is the caller's business.
+        """
+        ...
+
+    def replicas(self) -> list[Replica]:
+        """The weights of this process that others must hold as well, to the bit; views, in the order of the layers."""
+        ...
+
+    def first_non_finite_weight(self) -> str | None:
+        """The name of the first parameter whose weights here are not all finite; None when all are. Waits for the device."""
         ...
 
     def evaluate_step(self, micro_batches: Sequence[Batch] | None) -> tuple[float, float]:

@@ -8,7 +8,7 @@ in every step; only the first of them counts in the gradient norm and speaks in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,8 @@ from megatron.data.batch import Batch
 from megatron.engine.grid import Grid, group_of_stages
 from megatron.engine.library import deepspeed
 from megatron.engine.protocol import Objective
+from megatron.engine.scaled_loss import scaled_loss
+from megatron.model.kept_inputs import AS_THEY_ARE, KeptInputs
 from megatron.model.sequential import build_layer, run_layers
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.model.stream import Stream
@@ -52,12 +54,14 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
         loss: BatchLoss,
         seed: int,
         checkpoint_num_layers: int = 0,
+        kept_inputs: KeptInputs = AS_THEY_ARE,
     ) -> None:
         nn.Module.__init__(self)
         self.specs = tuple(specs)[bounds[groups.pipe.rank] : bounds[groups.pipe.rank + 1]]
         self.is_first = groups.pipe.rank == 0
         self.is_last = groups.pipe.rank == groups.pipe.size - 1
         self.checkpoint_num_layers = checkpoint_num_layers
+        self.kept_inputs = kept_inputs
         for spec in self.specs:
             self.add_module(str(spec.number), build_layer(spec, context))
         for parameter in self.parameters():
@@ -69,14 +73,14 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | Tensor:
         """The `model_inputs` on the first stage, a stream's tensors on the others -> a stream's tensors, or logits on the last."""
         specs = list(self.specs)
+        stream = Stream.of_tensors(*inputs)  # with tokens in the place of hidden states on the first stage
         if self.is_first:
-            tokens, position_ids, *document_ids = inputs
-            stream = self.layer(specs.pop(0).number)(tokens, position_ids, None)
-            stream = Stream.of_tensors(stream.hidden, position_ids, *document_ids)
-        else:
-            stream = Stream.of_tensors(*inputs)
+            embedding = self.layer(specs.pop(0).number)
+            stream = stream.with_hidden(embedding(stream.hidden, stream.position_ids, None, stream.dropout_keys).hidden)
         head = specs.pop() if self.is_last else None
-        stream = run_layers(self, specs, stream, checkpoint_num_layers=self.checkpoint_num_layers)
+        stream = run_layers(
+            self, specs, stream, checkpoint_num_layers=self.checkpoint_num_layers, kept_inputs=self.kept_inputs
+        )
         if head is None:
             tensors: tuple[Tensor, ...] = stream.tensors()
             return tensors
@@ -148,22 +152,25 @@ class BatchLoss:
 
     def __call__(self, logits: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         """`tensors` are those of `batch_tensors`, on the model's device."""
-        return self._objective.loss_sum(logits, self._batch_type(*tensors)) * self.factor
+        return scaled_loss(self._objective.loss_sum(logits, self._batch_type(*tensors)), self.factor)
 
 
 def batch_tensors(batch: Batch) -> tuple[Tensor, ...]:
-    """The fields of a micro-batch in the order of its constructor, as DeepSpeed carries them to the last stage; optional ones if set."""
-    values = (getattr(batch, field.name) for field in fields(batch))
+    """The fields of a micro-batch in the order of its constructor, as DeepSpeed carries them to the last stage; optional ones if set.
+
+    Without the keys of dropout, of which the loss has no need.
+    """
+    values = (getattr(batch, field.name) for field in fields(batch) if field.name != "dropout_keys")
     return tuple(value for value in values if value is not None)
 
 
 def model_inputs(batch: Batch) -> tuple[Tensor, ...]:
-    """What the first stage reads of a micro-batch: tokens, positions and, where documents are kept apart, their numbers."""
-    documents = () if batch.document_ids is None else (batch.document_ids,)
-    return batch.tokens, batch.position_ids, *documents
+    """What the first stage reads of a micro-batch: the tensors of a `Stream` with tokens in the place of hidden states."""
+    optional = (batch.document_ids, batch.dropout_keys)
+    return batch.tokens, batch.position_ids, *(tensor for tensor in optional if tensor is not None)
 
 
 def parameter_counter(context: BuildContext) -> Callable[[LayerSpec], int]:
     """A function that counts the local parameters of a layer without allocating them."""
-    empty = BuildContext(context.tensor_group, context.dtype, "meta", context.sequence_parallel)
+    empty = replace(context, device="meta")
     return lambda spec: sum(parameter.numel() for parameter in build_layer(spec, empty).parameters())

@@ -16,15 +16,28 @@ PR_SET_PDEATHSIG = 1
 
 
 def start_child(
-    argv: Sequence[str], environment: Mapping[str, str], *, death_signal: signal.Signals, stdin: Any = None
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    death_signal: signal.Signals,
+    stdin: Any = None,
+    output: Any = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, with exactly this environment; output goes where ours goes.
+    """Start a program in a session of its own, with exactly this environment; output goes where ours goes, or both to the file `output`.
 
     Its own session keeps a Ctrl-C on the terminal from reaching it directly, so that every signal reaches it once, through us.
     death_signal: what the kernel sends it when this process dies, however it dies (Linux; elsewhere nothing is sent).
     """
     on_start = _die_with_parent(death_signal) if sys.platform == "linux" else None
-    return subprocess.Popen(argv, env=dict(environment), stdin=stdin, start_new_session=True, preexec_fn=on_start)
+    return subprocess.Popen(
+        argv,
+        env=dict(environment),
+        stdin=stdin,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=on_start,
+    )
 
 
 def send_signal(child: subprocess.Popen[bytes], number: int) -> None:

@@ -60,8 +60,9 @@ class SequentialResidualBlock(Block):
         assert self.input_layernorm is not None
         assert self.post_attention_layernorm is not None
         attended = self.attention(self.input_layernorm(hidden), *stream.places())
-        hidden = hidden + self.dropout(attended)
-        update: Tensor = self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
+        hidden = hidden + self.dropout(attended, stream.dropout_keys, "attention")
+        widened = self.mlp(self.post_attention_layernorm(hidden))
+        update: Tensor = self.dropout(widened, stream.dropout_keys, "mlp")
         return hidden + update
 
 
@@ -81,8 +82,9 @@ class ParallelResidualBlock(Block):
         mlp_input = attention_input if norm is None else norm(hidden)
         places = stream.places()
         if self.dropout.is_active:
-            attended: Tensor = self.dropout(self.attention(attention_input, *places))
-            widened: Tensor = self.dropout(self.mlp(mlp_input))
+            keys = stream.dropout_keys
+            attended: Tensor = self.dropout(self.attention(attention_input, *places), keys, "attention")
+            widened: Tensor = self.dropout(self.mlp(mlp_input), keys, "mlp")
             return hidden + attended + widened
         partial = self.attention.partial(attention_input, *places) + self.mlp.partial(mlp_input)
         return hidden + self.mlp.linear2.add_bias(self.attention.dense.finish(partial))
@@ -100,6 +102,7 @@ class PostNormBlock(Block):
         assert self.post_attention_layernorm is not None
         assert self.post_feedforward_layernorm is not None
         attended = self.post_attention_layernorm(self.attention(hidden, *stream.places()))
-        hidden = hidden + self.dropout(attended)
-        update: Tensor = self.dropout(self.post_feedforward_layernorm(self.mlp(hidden)))
+        hidden = hidden + self.dropout(attended, stream.dropout_keys, "attention")
+        widened = self.post_feedforward_layernorm(self.mlp(hidden))
+        update: Tensor = self.dropout(widened, stream.dropout_keys, "mlp")
         return hidden + update

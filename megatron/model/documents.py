@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from megatron.model.attention.mask import causal_mask
+
+Made = TypeVar("Made")
 
 
 class Documents:
@@ -22,7 +25,7 @@ class Documents:
 
     def __init__(self, numbers: Tensor) -> None:
         self.numbers = numbers
-        self._made: dict[object, Tensor] = {}
+        self._made: dict[object, Any] = {}
 
     @classmethod
     def of(cls, numbers: Tensor | None) -> Documents | None:
@@ -31,7 +34,7 @@ class Documents:
 
     def hidden_keys(self, window: int | None) -> Tensor:
         """bool [b, 1, s, s], true where a query does not see a key: a later one, of another document, or beyond the window."""
-        return self._once(("hidden", window), lambda: self._hide(window))
+        return self.once(("hidden", window), lambda: self._hide(window))
 
     def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """[b, 1, s, s] to be added to scores: -infinity at `hidden_keys`, 0 elsewhere."""
@@ -40,11 +43,11 @@ class Documents:
             hidden = self._hide(window)
             return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
 
-        return self._once(("bias", window, dtype), build)
+        return self.once(("bias", window, dtype), build)
 
     def cumulative_lengths(self) -> Tensor:
         """int32 [documents + 1]: where documents begin when the rows are laid end to end, and where the last one ends."""
-        return self._once("lengths", self._find_borders)
+        return self.once("lengths", self._find_borders)
 
     @cached_property
     def lengths(self) -> list[list[int]]:
@@ -55,10 +58,12 @@ class Documents:
             rows[begin // self.numbers.shape[1]].append(end - begin)
         return rows
 
-    def _once(self, key: object, build: Callable[[], Tensor]) -> Tensor:
+    def once(self, key: object, build: Callable[[], Made]) -> Made:
+        """What `build` makes, made at the first call with this key."""
         if key not in self._made:
             self._made[key] = build()
-        return self._made[key]
+        made: Made = self._made[key]
+        return made
 
     def _hide(self, window: int | None) -> Tensor:
         length = self.numbers.shape[1]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from megatron.model.cache import KeyValueCache
 from megatron.model.dropout import HiddenDropout
+from megatron.model.dropout_keys import DropoutKeys
 from megatron.model.positions.base import Positions
 from megatron.model.spec import BuildContext
 from megatron.model.stream import Stream
@@ -39,15 +40,22 @@ class Embedding(nn.Module):
             vocab_size, hidden_size, init=init, valid_rows=valid_rows, **context.placement
         )
         self.position_embeddings = positions.build_embedding(hidden_size, init=init, context=context)
-        self.dropout = HiddenDropout(probability=dropout, context=context)
+        self.dropout = HiddenDropout(probability=dropout, layer="embedding", context=context)
         self._context = context
 
-    def forward(self, tokens: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Stream:
+    def forward(
+        self,
+        tokens: Tensor,
+        position_ids: Tensor,
+        cache: KeyValueCache | None = None,
+        dropout_keys: DropoutKeys | None = None,
+    ) -> Stream:
         """tokens and position_ids int64 [b, s] -> a stream of hidden states [s, b, h]."""
         hidden = self._embed_tokens(tokens)
         if self.position_embeddings is not None:
             hidden = hidden + self.position_embeddings(position_ids)
-        return Stream(self.dropout(hidden), position_ids, cache)
+        hidden = self.dropout(hidden, dropout_keys, "embedded")
+        return Stream(hidden, position_ids, cache, dropout_keys=dropout_keys)
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
         by_sequence = tokens.transpose(0, 1)  # [s, b]

@@ -67,7 +67,7 @@ def _build_block(args: NeoXArgs, layer: int, context: BuildContext) -> Block:
     return block(
         attention=_attention(args, layer, context),
         mlp=_mlp(args, context),
-        dropout=HiddenDropout(probability=args.hidden_dropout, context=context),
+        dropout=HiddenDropout(probability=args.hidden_dropout, layer=layer, context=context),
         **{name: _norm(args, context) for name in norms},
     )
 
@@ -109,6 +109,7 @@ def _attention(args: NeoXArgs, layer: int, context: BuildContext) -> Attention:
         query_norm=_heads_norm(args, args.num_attention_heads, context),
         key_norm=_heads_norm(args, args.num_kv_heads, context),
         query_key_layer_scaling=args.apply_query_key_layer_scaling,
+        recompute_scores=args.checkpoint_activations and args.recompute_granularity == "selective",
     )
     return attention
 

@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from megatron.model.cache import KeyValueCache
 from megatron.model.documents import Documents
+from megatron.model.dropout_keys import DropoutKeys
+from megatron.model.kept_inputs import AS_THEY_ARE, KeptInputs
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.model.stream import Stream
 from megatron.mpu.shard import initialize_parameters, name_parameters, set_shard, shard_of
@@ -43,7 +45,7 @@ class SequentialModel(nn.Module):
 
     seed: initial weights are a function of it and of the parameters' names, None leaves them uninitialised (they are about to be
     loaded); checkpoint_num_layers: in training, keep only the inputs of every so many blocks and compute the rest again in the
-    backward pass, 0 = keep everything.
+    backward pass, 0 = keep everything; kept_inputs: how those inputs are kept.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class SequentialModel(nn.Module):
         *,
         seed: int | None,
         checkpoint_num_layers: int = 0,
+        kept_inputs: KeptInputs = AS_THEY_ARE,
     ) -> None:
         super().__init__()
         self.specs = tuple(specs)
         self.checkpoint_num_layers = checkpoint_num_layers
+        self.kept_inputs = kept_inputs
         for spec in specs:
             self.add_module(str(spec.number), build_layer(spec, context))
         self._tie()
@@ -73,17 +77,21 @@ class SequentialModel(nn.Module):
         position_ids: Tensor,
         cache: KeyValueCache | None = None,
         document_ids: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
     ) -> Tensor:
         """tokens and position_ids int64 [b, s] -> logits [b, s, v/t]; with a cache, tokens are those that follow what it holds.
 
         document_ids: int [b, s], rising in each row: tokens do not see those of another number. None: a row is one document.
+        dropout_keys: int64 [b], what a model with dropout needs to train; see `Batch`.
         """
         if cache is not None:
             cache.extend(tokens.shape[1], tokens.device)
         first, *middle, last = self.specs
-        stream = self.layer(first.number)(tokens, position_ids, cache)
+        stream = self.layer(first.number)(tokens, position_ids, cache, DropoutKeys.of(dropout_keys))
         stream = replace(stream, documents=Documents.of(document_ids))
-        stream = run_layers(self, middle, stream, checkpoint_num_layers=self.checkpoint_num_layers)
+        stream = run_layers(
+            self, middle, stream, checkpoint_num_layers=self.checkpoint_num_layers, kept_inputs=self.kept_inputs
+        )
         logits: Tensor = self.layer(last.number)(stream)
         return logits
 
@@ -95,15 +103,25 @@ class SequentialModel(nn.Module):
                 setattr(self.layer(spec.number).get_submodule(path), name, original)
 
 
-def run_layers(module: nn.Module, specs: Sequence[LayerSpec], stream: Stream, *, checkpoint_num_layers: int) -> Stream:
+def run_layers(
+    module: nn.Module,
+    specs: Sequence[LayerSpec],
+    stream: Stream,
+    *,
+    checkpoint_num_layers: int,
+    kept_inputs: KeptInputs = AS_THEY_ARE,
+) -> Stream:
     """The stream through the layers of `specs`, which are children of `module` named by their numbers.
 
-    checkpoint_num_layers: while `module` trains, as in `SequentialModel`.
+    checkpoint_num_layers, kept_inputs: while `module` trains, as in `SequentialModel`.
     """
     for run in _runs(specs, checkpoint_num_layers):
         if checkpoint_num_layers > 0 and module.training and run[0].name == BLOCK:
-            # As tensors: torch keeps the random state of the GPUs of the tensors it finds here, and does not look into a Stream.
-            hidden = checkpoint(_hidden_after, module, run, *stream.tensors(), use_reentrant=False)
+            # No layer draws from a generator, whose state would have to be kept.
+            with kept_inputs.hooks():
+                hidden = checkpoint(
+                    _hidden_after, module, run, *stream.tensors(), use_reentrant=False, preserve_rng_state=False
+                )
             stream = stream.with_hidden(hidden)
         else:
             stream = _run_each(module, run, stream)

@@ -32,13 +32,15 @@ class BuildContext:
     """Everything a layer needs at construction that is not the architecture.
 
     sequence_parallel: activations between the tensor-parallel layers are split along the sequence over `tensor_group`; the
-    specs of `gpt.py` set it from the configuration.
+    specs of `gpt.py` set it from the configuration; context_group: the ranks among which sequences are cut, before `tensor_group` cuts
+    each piece again under sequence parallelism.
     """
 
     tensor_group: Group = SINGLE
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
     sequence_parallel: bool = False
+    context_group: Group = SINGLE
 
     @property
     def placement(self) -> Placement:

@@ -155,7 +155,17 @@ def step_line(metrics: StepMetrics) -> str:
         parts.append(f"grad norm {metrics.grad_norm:.2f}")
     if metrics.skipped:
         parts.append(f"skipped (loss scale {metrics.loss_scale:g})")
-    return " | ".join([*parts, *_speed(metrics)])
+    return " | ".join([*parts, *_speed(metrics), *_pipeline(metrics)])
+
+
+def _pipeline(metrics: StepMetrics) -> list[str]:
+    if metrics.pipeline_bubble is None or metrics.pipeline_bubble_expected is None:
+        return []
+    stages = " ".join(f"{seconds:.3g}" for seconds in metrics.stage_seconds or ())
+    return [
+        f"bubble {metrics.pipeline_bubble:.0%} ({metrics.pipeline_bubble_expected:.0%} expected)",
+        f"stages {stages} s",
+    ]
 
 
 def _speed(metrics: StepMetrics) -> list[str]:

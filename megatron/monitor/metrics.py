@@ -11,7 +11,9 @@ class StepMetrics:
 
     loss: nats per token, mean over the global batch; grad_norm: before clipping; step_seconds: wall time of the step;
     model_flops_per_second: forward and backward alone, of all devices together (MFU's numerator); hardware_flops_per_second:
-    recomputation included; mfu: fraction of the devices' peak, None where the peak is unknown; memory_bytes: peak of this device.
+    recomputation included; mfu: fraction of the devices' peak, None where the peak is unknown; memory_bytes: peak of this device;
+    pipeline_bubble: idle share of a pipeline's stages, measured, and as expected of the schedule; stage_seconds: what each of them
+    computed; all three None without a pipeline and in steps that were not timed.
     """
 
     iteration: int
@@ -28,6 +30,9 @@ class StepMetrics:
     hardware_flops_per_second: float
     mfu: float | None
     memory_bytes: int
+    pipeline_bubble: float | None = None
+    pipeline_bubble_expected: float | None = None
+    stage_seconds: tuple[float, ...] | None = None
 
     def record(self) -> dict[str, object]:
         """The values to write, without the iteration they are filed under."""

@@ -40,6 +40,11 @@ class Reporter:
         described = ", ".join(f"{key} {value:.4f}" for key, value in values.items())
         self._screen.message(f"{part} after iteration {iteration}: {described}")
 
+    def event(self, iteration: int, values: Mapping[str, object], text: str) -> None:
+        """Something happened in an iteration that belongs into the metrics and on the screen."""
+        self._write(iteration, values)
+        self._screen.message(text)
+
     def message(self, text: str) -> None:
         """Something happened that is worth a line on the screen."""
         self._screen.message(text)

@@ -64,6 +64,19 @@ def start_reduce_scatter(x: Tensor, group: Group) -> Pending:
     return Pending(result, _reduce_scatter_into(result, x, group=group.handle, async_op=True), source=x)
 
 
+def start_all_to_all(x: Tensor, group: Group) -> Pending:
+    """Begin to give piece i of `x` [n, ...], cut along dimension 0, to rank i; piece j of the result [n, ...] is what rank j gave us.
+
+    Raises ValueError when n does not divide by the group's size.
+    """
+    if group.size == 1:
+        return Pending(x)
+    x = x.contiguous()
+    slice_length(x, group, dim=0)
+    result = torch.empty_like(x)
+    return Pending(result, dist.all_to_all_single(result, x, group=group.handle, async_op=True), source=x)
+
+
 def all_reduce(x: Tensor, group: Group, *, op: Any = dist.ReduceOp.SUM) -> Tensor:
     """The sum (or another `op`, such as `dist.ReduceOp.MAX`) of `x` over the group, as a new tensor."""
     if group.size == 1:

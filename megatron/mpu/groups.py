@@ -28,7 +28,11 @@ SINGLE = Group()
 
 @dataclass(frozen=True)
 class ProcessGroups:
-    """The groups this process belongs to. `model` spans the pipeline and tensor ranks of one data-parallel replica."""
+    """The groups this process belongs to.
+
+    model: the pipeline and tensor ranks that hold one copy of the weights; replicas: the data and context ranks that hold the same
+    part of the weights and see different tokens, over which gradients are summed; context: the ranks that divide the same sequences.
+    """
 
     topology: Topology
     rank: int = 0
@@ -37,6 +41,8 @@ class ProcessGroups:
     pipe: Group = SINGLE
     model: Group = SINGLE
     world: Group = SINGLE
+    context: Group = SINGLE
+    replicas: Group = SINGLE
 
 
 def single_process_groups() -> ProcessGroups:
@@ -52,7 +58,9 @@ def build_process_groups(topology: Topology) -> ProcessGroups:
     if topology.world_size == 1:
         return single_process_groups()
     rank = dist.get_rank()
-    groups = {axis: _build_axis(topology, axis, rank) for axis in ("tensor", "data", "pipe", "model")}
+    groups = {axis: _build_axis(topology, axis, rank) for axis in ("tensor", "data", "pipe", "model", "context")}
+    # The context ranks trade in every layer, so reductions of gradients that run beside have a group of their own even where it is the same.
+    groups["replicas"] = groups["data"] if topology.context == 1 else _build_axis(topology, "replicas", rank)
     # A gloo rank is done with a group when its own connections stand. Were it to leave at once, it would break those of a slower one.
     dist.all_reduce(torch.zeros(1))
     world = Group(rank, topology.world_size, tuple(range(topology.world_size)), dist.group.WORLD)

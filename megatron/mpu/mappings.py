@@ -12,6 +12,7 @@ A tensor inside a tensor-parallel region is either *replicated* (the same on eve
     reduce_scatter_sequence      sum, own slice of dim 0  concatenate          partial    -> split
     scatter_sequence             own slice of dim 0       concatenate          replicated -> split
     gather_replicated_sequence   concatenate, dim 0       own slice            split      -> replicated
+    trade_pieces                 piece i to rank i        the same             split      -> split another way
 
 The difference between `gather_sequence` and `gather_replicated_sequence` is what follows: in the first, each rank goes on with its
 own part of the weights, so that gradients differ between ranks and must be summed; in the second all ranks do the same.
@@ -26,7 +27,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron.mpu.collectives import all_gather, all_reduce, own_slice, start_all_reduce, start_reduce_scatter
+from megatron.mpu.collectives import (
+    all_gather,
+    all_reduce,
+    own_slice,
+    start_all_reduce,
+    start_all_to_all,
+    start_reduce_scatter,
+)
 from megatron.mpu.groups import Group
 
 
@@ -80,6 +88,14 @@ def gather_replicated_sequence(x: Tensor, group: Group) -> Tensor:
     return gather_from_tensor_region(x, group, dim=0)
 
 
+def trade_pieces(x: Tensor, group: Group) -> Tensor:
+    """[n, ...] -> [n, ...]: piece i of dimension 0 goes to rank i, piece j comes from rank j; doing it twice changes nothing.
+
+    Raises ValueError when n does not divide by the group's size.
+    """
+    return _map(x, group, forward=_all_to_all, backward=_all_to_all)
+
+
 Collective = Callable[[Tensor, Group], Tensor]
 
 
@@ -122,3 +138,7 @@ def _identity(x: Tensor, group: Group) -> Tensor:
 
 def _reduce_scatter(x: Tensor, group: Group) -> Tensor:
     return start_reduce_scatter(x, group).wait()
+
+
+def _all_to_all(x: Tensor, group: Group) -> Tensor:
+    return start_all_to_all(x, group).wait()

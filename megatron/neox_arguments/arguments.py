@@ -12,6 +12,7 @@ from megatron.neox_arguments.derive import derive_lr_decay_steps
 from megatron.neox_arguments.keys.checkpoints import CheckpointArgs
 from megatron.neox_arguments.keys.deepspeed import DeepSpeedArgs
 from megatron.neox_arguments.keys.generation import GenerationArgs
+from megatron.neox_arguments.keys.guards import GuardArgs
 from megatron.neox_arguments.keys.model import ModelArgs
 from megatron.neox_arguments.keys.moe import MoEArgs
 from megatron.neox_arguments.keys.monitoring import MonitoringArgs
@@ -34,6 +35,7 @@ class NeoXArgs(
     OptimizerArgs,
     PostTrainingArgs,
     MonitoringArgs,
+    GuardArgs,
     CheckpointArgs,
     GenerationArgs,
     TokenizerArgs,
@@ -99,7 +101,7 @@ class NeoXArgs(
     @property
     def data_parallel_size(self) -> int:
         """Copies of the model that train on different samples."""
-        return self.global_num_gpus // (self.pipeline_stages * self.model_parallel_size)
+        return self.global_num_gpus // (self.pipeline_stages * self.context_parallel_size * self.model_parallel_size)
 
     @property
     def lr_decay_steps(self) -> int:

@@ -20,7 +20,8 @@ def effective_zero_stage(args: NeoXArgs) -> int:
 def build_deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
     """The DeepSpeed config of finished arguments. The optimizer and the learning rate are ours and therefore absent."""
     config: dict[str, Any] = {
-        "train_batch_size": args.train_batch_size,
+        # Context ranks are data-parallel ranks to it, and it wants the product to agree.
+        "train_batch_size": args.train_batch_size * args.context_parallel_size,
         "train_micro_batch_size_per_gpu": args.train_micro_batch_size_per_gpu,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "gradient_clipping": args.gradient_clipping,
@@ -46,7 +47,10 @@ def build_deepspeed_config(args: NeoXArgs) -> dict[str, Any]:
 
 
 def _zero_section(args: NeoXArgs) -> dict[str, Any]:
-    return {**for_deepspeed("zero_optimization", args.zero_optimization), "stage": effective_zero_stage(args)}
+    section = {**for_deepspeed("zero_optimization", args.zero_optimization), "stage": effective_zero_stage(args)}
+    if args.zero_optimization.get("cpu_offload"):
+        section.setdefault("offload_optimizer", {"device": "cpu"})
+    return section
 
 
 def _precision_section(args: NeoXArgs) -> dict[str, Any]:

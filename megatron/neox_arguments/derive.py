@@ -44,18 +44,27 @@ class BatchSizes:
     accumulation: int
 
 
-def derive_data_parallel_size(world_size: int, *, pipe_parallel_size: int, model_parallel_size: int) -> int:
-    """Copies of the model: processes divided by those that one copy needs. Must be whole."""
-    copy = max(pipe_parallel_size, 1) * model_parallel_size
+def derive_data_parallel_size(
+    world_size: int, *, pipe_parallel_size: int, model_parallel_size: int, context_parallel_size: int = 1
+) -> int:
+    """Copies of the model that train on samples of their own: processes divided by those that one takes. Must be whole."""
+    copy = max(pipe_parallel_size, 1) * context_parallel_size * model_parallel_size
     if world_size % copy:
-        sizes = {"pipe_parallel_size": pipe_parallel_size, "model_parallel_size": model_parallel_size}
+        sizes = {
+            "pipe_parallel_size": pipe_parallel_size,
+            "context_parallel_size": context_parallel_size,
+            "model_parallel_size": model_parallel_size,
+        }
+        factors = "pipeline stages x tensor ranks"
+        if context_parallel_size > 1:
+            factors = "pipeline stages x context ranks x tensor ranks"
         keys = [key for key, size in sizes.items() if size > 1]
         fix = f"use {nearest_multiples(world_size, copy)} processes"
         fix += f", or set {keys[0]} to {nearest_divisors(copy, world_size)}" if len(keys) == 1 else ", or smaller sizes"
         raise Conflict(
             ("global_num_gpus", *keys),
             f"{world_size} {_plural(world_size, 'process does', 'processes do')} not divide into copies of the model, which take "
-            f"{copy} each (pipeline stages x tensor ranks); {fix}",
+            f"{copy} each ({factors}); {fix}",
         )
     return world_size // copy
 
@@ -152,6 +161,13 @@ def padded_vocab_size(args: NeoXArgs, vocab_size: int) -> int:
     return derive_padded_vocab_size(
         vocab_size, divisible_by=args.make_vocab_size_divisible_by, model_parallel_size=args.model_parallel_size
     )
+
+
+def derive_key_head_copies(num_heads: int, num_kv_heads: int, *, ranks: int) -> int:
+    """How often each key/value head is there once the query heads are shared out among `ranks`, so that each rank has equal groups of
+    query heads with a key head of their own: 1 where `ranks` divides the key heads. Numbers are those of a tensor rank."""
+    together = num_heads // num_kv_heads
+    return together // math.gcd(together, num_heads // ranks)
 
 
 def derive_head_dim(hidden_size: int, *, num_attention_heads: int) -> int:

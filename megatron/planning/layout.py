@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from megatron import text
 from megatron.neox_arguments.arguments import NeoXArgs
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A grid of pipeline x data x tensor ranks, ZeRO, batch sizes and recomputation.
+    """A grid of pipeline x data x context x tensor ranks, ZeRO, batch sizes and recomputation.
 
     pipeline: stages, 0 = without the pipeline engine; micro_batch: samples in one pass; accumulation: passes in one step;
     recompute: keep only the inputs of every `recompute_every` blocks (`checkpoint_activations`, `checkpoint_num_layers`).
@@ -24,6 +25,7 @@ class Layout:
     accumulation: int = 1
     recompute: bool = False
     recompute_every: int = 1
+    context: int = 1
 
     @classmethod
     def of(cls, args: NeoXArgs) -> Layout:
@@ -38,6 +40,7 @@ class Layout:
             accumulation=args.gradient_accumulation_steps,
             recompute=args.checkpoint_activations,
             recompute_every=args.checkpoint_num_layers,
+            context=args.context_parallel_size,
         )
 
     @property
@@ -46,6 +49,14 @@ class Layout:
         return max(self.pipeline, 1)
 
     @property
+    def replicas(self) -> int:
+        """Devices with the same part of the weights, over which ZeRO divides."""
+        return self.data * self.context
+
+    @property
     def world_size(self) -> int:
         """Devices."""
-        return self.stages * self.data * self.tensor
+        return self.stages * self.replicas * self.tensor
+
+    def __str__(self) -> str:
+        return text.grid(pipe=self.stages, data=self.data, context=self.context, tensor=self.tensor)

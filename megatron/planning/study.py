@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 from megatron.errors import ConfigError
@@ -14,11 +16,12 @@ from megatron.planning.hardware.clusters import WORLD_KEYS
 from megatron.planning.hardware.devices import DEVICES, Cluster
 from megatron.planning.layout import Layout
 from megatron.planning.model.vocabulary import Vocabulary, find_vocabulary
+from megatron.planning.search.candidates import divisors
 from megatron.planning.search.search import Proposal, Search
 from megatron.planning.search.words import BATCH_KEYS
 
 LAYOUT_KEYS = (
-    *("pipe_parallel_size", "model_parallel_size", "sequence_parallel", "zero_stage"),
+    *("pipe_parallel_size", "model_parallel_size", "context_parallel_size", "sequence_parallel", "zero_stage"),
     *BATCH_KEYS,
     *WORLD_KEYS,
 )
@@ -33,7 +36,7 @@ MOST_DOUBLINGS = 10
 class Study:
     """given: the config's layout, None when it is not legal on the cluster, for the reasons in `refusal`; fits: whether it fits;
     proposals: faster first; nearest: the fewest changes with which it fits; larger: clusters on which something fits when nothing does
-    here."""
+    here; context: the fewest context ranks with which something does here, None when none do or the config has some."""
 
     args: NeoXArgs
     cluster: Cluster
@@ -48,6 +51,7 @@ class Study:
     proposals: tuple[Proposal, ...] = ()
     nearest: Proposal | None = None
     larger: tuple[Cluster, ...] = ()
+    context: int | None = None
 
 
 def study(
@@ -79,6 +83,7 @@ def study(
         proposals=proposals,
         nearest=search.nearest(given) if given is not None and not fits else None,
         larger=_larger(search) if count and not proposals else (),
+        context=_fewest_context_ranks(search) if count and not proposals and args.context_parallel_size == 1 else None,
     )
 
 
@@ -88,14 +93,16 @@ def _resolve(values: ConfigValues, cluster: Cluster) -> tuple[Resolution, tuple[
         return NeoXArgs.resolution(values, world_size=cluster.world_size, planning=True), ()
     except ConfigError as error:
         refusal = error.problems
-    try:
-        return NeoXArgs.resolution(_without_layout(values, cluster), world_size=1, planning=True), refusal
-    except ConfigError:
-        raise ConfigError(refusal) from None
+    written = max(whole_number(values.values.get("context_parallel_size")) or 1, 1)
+    for context in (written, 1) if cluster.world_size % written == 0 else (1,):
+        with suppress(ConfigError):
+            alone = _without_layout(values, cluster, context)
+            return NeoXArgs.resolution(alone, world_size=context, planning=True), refusal
+    raise ConfigError(refusal)
 
 
-def _without_layout(values: ConfigValues, cluster: Cluster) -> ConfigValues:
-    """The values for one device that takes the whole batch, with ZeRO 1."""
+def _without_layout(values: ConfigValues, cluster: Cluster, context: int) -> ConfigValues:
+    """The values for the least devices: as many as there are context ranks, which take the whole batch, with ZeRO 1."""
     written = values.values
     batch = whole_number(written.get("train_batch_size"))
     if batch is None:
@@ -103,13 +110,26 @@ def _without_layout(values: ConfigValues, cluster: Cluster) -> ConfigValues:
             whole_number(written.get("train_micro_batch_size_per_gpu")) or whole_number(written.get("batch_size")) or 1
         )
         passes = whole_number(written.get("gradient_accumulation_steps")) or 1
-        copy = max(whole_number(written.get("pipe_parallel_size")) or 1, 1) * (
-            whole_number(written.get("model_parallel_size")) or 1
-        )
+        sizes = (whole_number(written.get(f"{part}_parallel_size")) or 1 for part in ("pipe", "context", "model"))
+        copy = math.prod(sizes)
         batch = micro * passes * max(cluster.world_size // copy, 1)
     nothing = [f"{key}=null" for key in LAYOUT_KEYS if written.get(key) is not None]
-    one_device = ["zero_optimization.stage=1", "train_micro_batch_size_per_gpu=1", f"train_batch_size={batch}"]
-    return apply_overrides(values, [*nothing, *one_device])
+    least = ["zero_optimization.stage=1", "train_micro_batch_size_per_gpu=1", f"train_batch_size={batch}"]
+    cut = [f"context_parallel_size={context}"] if context > 1 else []
+    return apply_overrides(values, [*nothing, *least, *cut])
+
+
+def _fewest_context_ranks(search: Search) -> int | None:
+    """The least context_parallel_size above 1 with which something fits on the same devices; None without any."""
+    for context in divisors(search.cluster.world_size, most=search.args.num_attention_heads)[1:]:
+        values = apply_overrides(search.values, [f"context_parallel_size={context}"])
+        with suppress(ConfigError):
+            alone = _without_layout(search.values, search.cluster, context)
+            args = NeoXArgs.from_values(alone, world_size=context, planning=True)
+            cut = Search(args, values=values, cluster=search.cluster, vocab_size=search.vocab_size, given=None)
+            if cut.fastest(1):
+                return context
+    return None
 
 
 def _larger(search: Search) -> tuple[Cluster, ...]:

@@ -23,7 +23,7 @@ def read_bytes(path: Path, *, key: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"the tokenizer {path} cannot be read ({error.strerror}): check {key}.") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}): check {key}.") from None
 
 
 def read_text(path: Path, *, key: str, what: str) -> str:
@@ -31,7 +31,7 @@ def read_text(path: Path, *, key: str, what: str) -> str:
     try:
         return read_bytes(path, key=key).decode("utf-8")
     except UnicodeDecodeError:
-        raise DataError(f"the tokenizer {path} is not a text file: {key} must be {what}.") from None
+        raise DataError(f"{path} is not a text file: {key} must be {what}.") from None
 
 
 def read_json_object(path: Path, *, key: str, what: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def read_json_object(path: Path, *, key: str, what: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise DataError(f"the tokenizer {path} is not JSON ({error}): {key} must be {what}.") from None
+        raise DataError(f"{path} is not JSON ({error}): {key} must be {what}.") from None
     if not isinstance(content, dict):
-        raise DataError(f"the tokenizer {path} holds no JSON object: {key} must be {what}.")
+        raise DataError(f"{path} holds no JSON object: {key} must be {what}.")
     return content

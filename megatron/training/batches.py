@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from megatron.data.batch import Batch, DocumentRules
+from megatron.data.batch import Batch, document_rules
 from megatron.data.datasets import Datasets, build_datasets, iterations_for_epochs
 from megatron.data.gpt_dataset import SampleDataset
 from megatron.data.loaders import StepLoader
@@ -13,6 +13,8 @@ from megatron.data.samplers import BatchPlan
 from megatron.environment import read_rank_environment
 from megatron.initialize import World
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.batch_schedule import BatchSchedule, batch_schedule
+from megatron.neox_arguments.sequence_schedule import SequenceSchedule, sequence_schedule
 from megatron.tokenizer.base import Tokenizer
 from megatron.training.evaluate import BatchSource
 from megatron.training.state import TrainState
@@ -22,26 +24,31 @@ def resolve_epochs(args: NeoXArgs) -> NeoXArgs:
     """The arguments with `train_epochs`, if given, turned into `train_iters`."""
     if args.train_epochs is None:
         return args
-    iterations = iterations_for_epochs(args, epochs=args.train_epochs, global_batch=args.train_batch_size)
+    iterations = iterations_for_epochs(args, epochs=args.train_epochs, schedule=batch_schedule(args))
     return args.with_train_iters(iterations)
 
 
 @dataclass(frozen=True)
 class BatchFactory:
-    """Makes the batches of one rank. state: where training goes on; reads_data: whether this rank's pipeline stage needs batches."""
+    """Makes the batches of one rank. state: where training goes on; reads_data: whether this rank's pipeline stage needs batches.
+
+    laid_out: for how many samples the training data was laid out when the run began, 0 in a new run. In another number they would come
+    in another order, so it stays; where more are wanted, the first ones come again behind the last.
+    """
 
     args: NeoXArgs
     world: World
     tokenizer: Tokenizer
     state: TrainState
     reads_data: bool
+    laid_out: int = 0
 
     def build_datasets(self) -> Datasets:
         """The three parts, as long as the configured run needs them (collective)."""
         evaluation_samples = self.args.eval_iters * self.args.train_batch_size
         return build_datasets(
             self.args,
-            train_samples=self._train_iters * self.args.train_batch_size + max(self._offset, 0),
+            train_samples=self.train_samples,
             valid_samples=evaluation_samples,
             test_samples=evaluation_samples,
             world=self.world.groups.world,
@@ -57,17 +64,23 @@ class BatchFactory:
             start_step=start,
             steps=self._train_iters - start,
             workers=self.args.num_workers,
-            offset=self._offset,
+            schedule=self._schedule,
+            lengths=sequence_schedule(self.args),
+            wrap=self.laid_out > 0,
         )
         return iter(loader)
 
-    def evaluation(self, dataset: SampleDataset | None) -> BatchSource | None:
-        """A source of `eval_iters` global batches; None without data."""
-        if dataset is None:
-            return None
+    def evaluation(self, dataset: SampleDataset) -> BatchSource:
+        """A source of `eval_iters` global batches, which begins at the first sample again behind the last one."""
         # Read in this process: evaluations are short, and a second set of workers would only wait.
-        loader = self._loader(dataset, start_step=0, steps=self.args.eval_iters, workers=0, wrap=True)
+        full = BatchSchedule.constant(self.args.train_batch_size)
+        loader = self._loader(dataset, start_step=0, steps=self.args.eval_iters, workers=0, schedule=full, wrap=True)
         return lambda: iter(loader)
+
+    @property
+    def train_samples(self) -> int:
+        """How many samples the training data is laid out for."""
+        return self.laid_out or self._schedule.samples_before(self._train_iters)
 
     @property
     def _train_iters(self) -> int:
@@ -75,42 +88,48 @@ class BatchFactory:
         return self.args.train_iters
 
     @property
-    def _offset(self) -> int:
-        """How far the samples consumed so far are from what this batch size would have consumed."""
-        return self.state.consumed_samples - self.state.iteration * self.args.train_batch_size
+    def _schedule(self) -> BatchSchedule:
+        """The batches of the run, going on at the next sample whatever batches it had so far."""
+        return batch_schedule(self.args).going_on(step=self.state.iteration, samples=self.state.consumed_samples)
 
     @property
-    def _rules(self) -> DocumentRules | None:
-        args = self.args
-        if not (args.eod_mask_loss or args.reset_position_ids or args.reset_attention_mask):
-            return None
-        return DocumentRules(
-            self.tokenizer.eod,
-            mask_loss=args.eod_mask_loss,
-            reset_positions=args.reset_position_ids,
-            reset_attention=args.reset_attention_mask,
+    def training_plan(self) -> BatchPlan:
+        """Which samples this rank trains on in each step."""
+        return self._plan(self._schedule)
+
+    def _plan(self, schedule: BatchSchedule) -> BatchPlan:
+        data = self.world.groups.data
+        return BatchPlan(
+            micro_batch=self.args.train_micro_batch_size_per_gpu,
+            schedule=schedule,
+            data_parallel_size=data.size,
+            data_rank=data.rank,
         )
 
     def _loader(
-        self, dataset: SampleDataset, *, start_step: int, steps: int, workers: int, wrap: bool = False, offset: int = 0
+        self,
+        dataset: SampleDataset,
+        *,
+        start_step: int,
+        steps: int,
+        workers: int,
+        schedule: BatchSchedule,
+        lengths: SequenceSchedule | None = None,
+        wrap: bool = False,
     ) -> StepLoader:
-        data = self.world.groups.data
         return StepLoader(
             dataset,
-            BatchPlan(
-                micro_batch=self.args.train_micro_batch_size_per_gpu,
-                gradient_accumulation_steps=self.args.gradient_accumulation_steps,
-                data_parallel_size=data.size,
-                data_rank=data.rank,
-                offset=offset,
-            ),
+            self._plan(schedule),
             vocab_size=self.tokenizer.vocab_size,
             device=self.world.device,
             start_step=start_step,
             steps=steps,
             wrap=wrap,
-            rules=self._rules,
+            rules=document_rules(self.args, eod_token=self.tokenizer.eod),
+            lengths=lengths,
             num_workers=workers,
             tensor_group=self.world.groups.tensor,
+            context_group=self.world.groups.context,
             reads_data=self.reads_data,
+            dropout_seed=self.args.seed if self.args.hidden_dropout or self.args.attention_dropout else None,
         )

@@ -12,26 +12,44 @@ from megatron.engine.protocol import Engine
 from megatron.monitor.reporter import Reporter
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.derive import is_checkpoint_iteration
+from megatron.training.data_ledger import DataLedger
 from megatron.training.state import TrainState
 
 
 class Checkpointer:
     """Saves at the configured iterations, and at the end; does nothing in a run without `save`.
 
-    resumed_at: iteration of the checkpoint the run began from, 0 for none; a run that makes no step saves nothing new.
+    ledger: what checkpoints say about the data. resumed_at: iteration of the checkpoint the run began from, 0 for none; a run that makes
+    no step saves nothing new. began_from: that checkpoint.
     """
 
-    def __init__(self, args: NeoXArgs, engine: Engine, reporter: Reporter, *, resumed_at: int = 0) -> None:
+    def __init__(
+        self,
+        args: NeoXArgs,
+        engine: Engine,
+        reporter: Reporter,
+        ledger: DataLedger,
+        *,
+        resumed_at: int = 0,
+        began_from: Path | None = None,
+    ) -> None:
         self._args = args
         self._engine = engine
         self._reporter = reporter
+        self._ledger = ledger
         self._directory = Path(args.save) if args.save else None
         self._saved_at = resumed_at
+        self.last = began_from
+        """The newest checkpoint of this run, None before the first."""
 
     def maybe_save(self, state: TrainState) -> None:
         """Save when the checkpoint scale says so."""
         if is_checkpoint_iteration(self._args, state.iteration):
             self.save(state)
+
+    def go_on(self, ledger: DataLedger) -> None:
+        """The run reads other data from now on, which checkpoints say by this ledger."""
+        self._ledger = ledger
 
     def finish(self, state: TrainState) -> None:
         """Save the final state unless it is on disk already."""
@@ -49,9 +67,11 @@ class Checkpointer:
             iteration=state.iteration,
             run_state=state.to_dict(),
             config_yaml=settings_yaml(self._args),
+            files=self._ledger.files(state),
             save_optimizer=not self._args.no_save_optim,
         )
         self._saved_at = state.iteration
+        self.last = path
         self._reporter.message(f"saved {path} in {time.perf_counter() - started:.1f} s")
         if self._args.keep_last_n_checkpoints:
             prune_checkpoints(

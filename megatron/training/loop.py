@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from megatron.data.batch import Batch
 from megatron.engine.protocol import Engine
 from megatron.monitor.reporter import Reporter
 from megatron.neox_arguments import NeoXArgs
 from megatron.training.checkpointer import Checkpointer
-from megatron.training.divergence import DivergenceGuard
 from megatron.training.evaluate import Evaluator
 from megatron.training.exit_policy import ExitPolicy
+from megatron.training.guards.guard import Guards
+from megatron.training.pipeline_meter import PipelineMeter
+from megatron.training.rollback import Rollback
+from megatron.training.run_data import RunData
 from megatron.training.speed import Speed
 from megatron.training.state import TrainState
 from megatron.training.step import measure, train_step
@@ -24,25 +25,39 @@ class Run:
 
     args: NeoXArgs
     engine: Engine
-    batches: Iterator[Sequence[Batch] | None]
+    data: RunData
     reporter: Reporter
     evaluator: Evaluator
     checkpointer: Checkpointer
     exit_policy: ExitPolicy
     speed: Speed
     parameters: int
+    guards: Guards
+    meter: PipelineMeter
+    roll_back: Rollback
 
 
 def train(run: Run, state: TrainState) -> TrainState:
     """Step until the exit policy says stop; returns the state reached. Raises NeoXError when the run diverges."""
-    guard = DivergenceGuard()
+    guards = run.guards
+    batches = guards.follow(run.data.batches, run.data.documents)
     while not run.exit_policy.reached(state):
-        step = train_step(run.args, run.engine, run.batches, state)
-        guard.check(state.iteration + 1, step.result)
-        state = state.advance(
-            samples=run.args.train_batch_size, tokens=run.speed.tokens_per_step, skipped=step.result.skipped
-        )
-        run.reporter.step(measure(step, state, run.speed))
-        run.evaluator.maybe_run(state)
-        run.checkpointer.maybe_save(state)
+        work = run.speed.work_of(state.iteration)
+        guards.begin(state)
+        run.meter.begin(state.iteration + 1)
+        step = train_step(run.args, run.engine, batches, state, work.shape)
+        skipped = step.result.skipped or step.result.withheld
+        state = state.advance(samples=work.samples, tokens=work.tokens, skipped=skipped)
+        times = run.meter.read(micro_batches=work.shape.micro_batches)
+        run.reporter.step(measure(step, state, work, run.speed, times))
+        state, spike = guards.check(state, step.result)
+        with guards.slow(state):
+            if spike is not None:
+                state, data = run.roll_back(state, spike)
+                if data is not None:
+                    batches = guards.follow(data.batches, data.documents)
+                    continue
+            run.evaluator.maybe_run(state)
+            run.checkpointer.maybe_save(state)
+    guards.finish(state)
     return state

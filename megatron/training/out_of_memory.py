@@ -36,7 +36,7 @@ def out_of_memory_message(args: NeoXArgs, complaint: str, *, device_bytes: int |
     relief = smallest_relief(args, vocab_size=vocab_size, most=int(min(usable, planned.total) * HEADROOM))
     device = "" if device_bytes is None else f" of {text.memory(device_bytes)}"
     change = (
-        "no setting of this layout is enough: use more tensor ranks, pipeline stages or devices (deepy.py plan proposes some)"
+        "no setting of this layout is enough: use more tensor or context ranks, pipeline stages or devices (deepy.py plan proposes some)"
         if relief is None
         else f"the smallest change that should fit ({text.memory(relief.total)}): {' '.join(relief.words)}"
     )

@@ -50,10 +50,12 @@ def _train_or_say_why_not(run: Run, state: TrainState, started: float) -> TrainS
     if state.iteration == 0:
         run.checkpointer.maybe_save(state)
     run.reporter.start(iteration=state.iteration, total=total)
-    state = train(run, state)
-    run.checkpointer.finish(state)
-    if state.iteration >= total:
-        run.evaluator.finish(state)
+    with run.guards.watching():
+        state = train(run, state)
+        with run.guards.slow(state):
+            run.checkpointer.finish(state)
+            if state.iteration >= total:
+                run.evaluator.finish(state)
     run.reporter.message(f"training ended after iteration {state.iteration}: {run.exit_policy.reason}")
     run.reporter.summary("where everything lies", facts_of_result(run.args, seconds=time.perf_counter() - started))
     return state

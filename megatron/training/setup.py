@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from megatron.checkpointing.load import load_checkpoint
 from megatron.checkpointing.save import check_can_save
 from megatron.checkpointing.settings import settings_warning
 from megatron.components import OBJECTIVES
+from megatron.data.ledger import Ledger
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine
 from megatron.initialize import World
@@ -21,11 +23,15 @@ from megatron.mpu.shard import shard_of
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.derive import padded_vocab_size
 from megatron.tokenizer.build import build_tokenizer
-from megatron.training.batches import BatchFactory
 from megatron.training.checkpointer import Checkpointer
+from megatron.training.data_ledger import load_ledger, refuse_changed_data
 from megatron.training.evaluate import Evaluator
 from megatron.training.exit_policy import ExitPolicy
+from megatron.training.guards.guard import Guards
 from megatron.training.loop import Run
+from megatron.training.pipeline_meter import PipelineMeter
+from megatron.training.rollback import Rollback
+from megatron.training.run_data import RunData, open_data
 from megatron.training.speed import build_speed
 from megatron.training.state import TrainState
 
@@ -37,44 +43,56 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     assert args.train_iters is not None, "resolve_epochs comes first"
     if args.save:
         check_can_save(args.save, group=world.groups.world)
+    refuse_changed_data(args, world.groups.world)
     tokenizer = build_tokenizer(args)
     vocab_rows = padded_vocab_size(args, tokenizer.vocab_size)
     specs = build_layer_specs(args, vocab_size=tokenizer.vocab_size, padded_vocab_size=vocab_rows)
     objective = OBJECTIVES.load(args.train_impl)(group=world.groups.tensor, vocab_size=tokenizer.vocab_size)
     engine = build_engine(args, specs=specs, objective=objective, groups=world.groups, device=world.device)
-    state = load_state(args, engine)
+    state, began_from = load_state(args, engine)
+    read_so_far = None if began_from is None else load_ledger(began_from, world.groups.world)
 
-    factory = BatchFactory(args, world, tokenizer, state, reads_data=engine.reads_data)
-    datasets = factory.build_datasets()
+    def open_from(state: TrainState, before: Ledger | None) -> RunData:
+        return open_data(args, world, tokenizer, state, reads_data=engine.reads_data, before=before)
+
+    data = open_from(state, read_so_far)
+    factory, datasets = data.factory, data.datasets
     reporter = build_reporter(args, rank=world.groups.rank, resumed=state.iteration > 0)
     evaluator = Evaluator(
         engine,
         reporter,
-        validation=factory.evaluation(datasets.valid),
-        test=factory.evaluation(datasets.test),
+        validation={name: factory.evaluation(dataset) for name, dataset in datasets.valid.items()},
+        test=None if datasets.test is None else factory.evaluation(datasets.test),
         eval_interval=args.eval_interval,
         eval_iters=args.eval_iters,
     )
+    checkpointer = Checkpointer(args, engine, reporter, data.ledger, resumed_at=state.iteration, began_from=began_from)
     run = Run(
         args=args,
         engine=engine,
-        batches=factory.train(datasets),
+        data=data,
         reporter=reporter,
         evaluator=evaluator,
-        checkpointer=Checkpointer(args, engine, reporter, resumed_at=state.iteration),
+        checkpointer=checkpointer,
         exit_policy=ExitPolicy(
             train_iters=args.train_iters, exit_interval=args.exit_interval, world=world.groups.world
         ),
         speed=build_speed(args, vocab_size=vocab_rows, device=world.device),
         parameters=count_parameters(specs),
+        guards=Guards(args, engine, reporter),
+        meter=PipelineMeter(engine, interval=args.log_interval),
+        roll_back=Rollback(engine, checkpointer, reporter, open_from),
     )
     return run, state
 
 
-def load_state(args: NeoXArgs, engine: Engine) -> TrainState:
-    """Load the configured checkpoint into the engine; with `finetune` its weights alone, counting from 0."""
+def load_state(args: NeoXArgs, engine: Engine) -> tuple[TrainState, Path | None]:
+    """Load the configured checkpoint into the engine; with `finetune` its weights alone, counting from 0.
+
+    Gives the checkpoint, too, where the run goes on from it.
+    """
     if not args.load:
-        return TrainState()
+        return TrainState(), None
     loaded = load_checkpoint(
         args.load,
         engine,
@@ -87,8 +105,8 @@ def load_state(args: NeoXArgs, engine: Engine) -> TrainState:
         if warning:
             logger.warning(warning)
     if loaded is None or args.finetune:
-        return TrainState()
-    return TrainState.from_dict(loaded.run_state)
+        return TrainState(), None
+    return TrainState.from_dict(loaded.run_state), loaded.path
 
 
 def count_parameters(specs: Sequence[LayerSpec]) -> int:

@@ -8,22 +8,28 @@ from megatron.monitor.console import duration
 from megatron.monitor.devices import device_name
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.deepspeed_config import effective_zero_stage
-from megatron.text import count
+from megatron.neox_arguments.explaining.schedules import evaluation, growth
+from megatron.neox_arguments.sequence_schedule import tokens_before
+from megatron.text import count, grid
 from megatron.training.loop import Run
 from megatron.training.state import TrainState
 
 
 def facts_of_run(run: Run, state: TrainState) -> dict[str, str]:
     """What is about to be trained, on what, from where, in words."""
-    args = run.args
+    args, iterations = run.args, run.args.train_iters
+    assert iterations is not None, "resolve_epochs comes first"
+    grows = growth(args)
     return {
         "model": f"{count(run.parameters)} parameters: {args.num_layers} layers, hidden {args.hidden_size}, {_heads(args)}, {args.pos_emb} positions",
-        "batch": f"{args.train_batch_size} x {args.seq_length} = {run.speed.tokens_per_step:,} tokens a step: {_batch(args)}",
-        "training": f"{args.train_iters} iterations, {count(_train_tokens(run))} tokens, {_start(args, state)}",
+        "batch": f"{args.train_batch_size} x {args.seq_length} = {args.train_batch_size * args.seq_length:,} tokens a step: {_batch(args)}",
+        **grows,
+        "training": f"{iterations} iterations, {count(tokens_before(args, iterations))} tokens, {_start(args, state)}",
         "optimizer": f"{args.optimizer_type}, lr {args.lr:g} {args.lr_decay_style}, {_zero(args)}, {args.precision}",
-        "layout": f"{args.global_num_gpus} x {device_name(run.speed.device)}: pipeline {args.pipeline_stages} x data {args.data_parallel_size} x tensor {args.model_parallel_size}",
+        "layout": f"{args.global_num_gpus} x {device_name(run.speed.device)}: {_grid(args)}",
         "data": args.data_path or ", ".join(args.train_data_paths or ()),
-        "work": f"{run.speed.model_flops_per_step / 1e12:.2f} TFLOP a step (forward and backward)",
+        "evaluation": evaluation(args, run.evaluator.sets, test=run.evaluator.has_test),
+        "work": f"{run.speed.work_of(iterations - 1).model_flops / 1e12:.2f} TFLOP {'in the last step' if grows else 'a step'} (forward and backward)",
         "checkpoints": args.save or "none: save is not set, the weights will be lost",
     }
 
@@ -38,8 +44,13 @@ def facts_of_result(args: NeoXArgs, *, seconds: float) -> dict[str, str]:
     return facts
 
 
-def _train_tokens(run: Run) -> int:
-    return (run.args.train_iters or 0) * run.speed.tokens_per_step
+def _grid(args: NeoXArgs) -> str:
+    return grid(
+        pipe=args.pipeline_stages,
+        data=args.data_parallel_size,
+        context=args.context_parallel_size,
+        tensor=args.model_parallel_size,
+    )
 
 
 def _heads(args: NeoXArgs) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from megatron.data.batch import Batch
+from megatron.data.cut_sequence import cut_sequence
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
 from megatron.mpu.groups import SINGLE
@@ -75,6 +76,9 @@ PIPELINES = {
         pipe=2, tensor=2, accumulation=2, gpt=True, overrides={**LLAMA, "sequence_parallel": True}
     ),
     "grouped and rotary, data 2": Case(data=2, gpt=True, overrides=LLAMA),
+    "grouped and rotary, pipe 2 x context 2": Case(
+        pipe=2, context=2, accumulation=2, gpt=True, overrides={**LLAMA, **RECOMPUTE}
+    ),
     "grouped and rotary, pipe 4": Case(pipe=4, accumulation=4, gpt=True, overrides={**LLAMA, **RECOMPUTE}),
 }
 
@@ -93,7 +97,8 @@ def train_and_evaluate(rank: int, case: Case) -> Any:
     def batches(batch: Batch) -> list[Batch] | None:
         if not started.engine.reads_data:
             return None
-        return micro_batches(batch, count=case.accumulation, rank=data.rank, ranks=data.size)
+        whole = micro_batches(batch, count=case.accumulation, rank=data.rank, ranks=data.size)
+        return [cut_sequence(each, started.groups.context) for each in whole]
 
     # As one document a row: a pipeline sends the same tensors all the time, so a run has documents always or never.
     one_each = global_packed(TOGETHER)

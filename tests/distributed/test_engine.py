@@ -1,4 +1,7 @@
-"""The engines in every layout against plain torch on one process: losses, gradient norms, weights, moments, resuming, precisions."""
+"""The engines go on from the state of plain torch on one process, in layouts of every kind; half precisions; what must not go unnoticed.
+
+That a run from the beginning is the same in every layout is the subject of `tests/distributed/matrix`.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,7 @@ from tests.deepspeed_world import (
 )
 from tests.worlds import run_world
 
-STEPS = (
-    4  # from the initial weights, and as many again by a second engine that starts from plain torch's state after them
-)
+STEPS = 4  # of plain torch, whose state an engine is then given, and as many again of both
 
 # Smaller than every parameter: all are divided among the ranks, fetched for use, released, and updated in several sub-groups.
 DIVIDE_ALL = {
@@ -41,12 +42,9 @@ RECOMPUTE = {"checkpoint_activations": True, "checkpoint_num_layers": 2}
 GPT_J = {"gpt_j_residual": True, "pos_emb": "rotary", "rotary_pct": 0.5}
 
 LAYOUTS = {
-    "one process": Case(),
     "one process, 4 micro-batches, tied": Case(accumulation=4, tied=True),
-    "one process, stage 2": Case(zero=2, accumulation=4),
     "one process, stage 3, tied": Case(zero=3, tied=True, overrides={"zero_optimization": DIVIDE_ALL}),
     "pipeline of one stage, tied": Case(pipe=1, accumulation=4, tied=True, overrides=RECOMPUTE),
-    "data 2": Case(data=2, accumulation=4),
     "data 2, stage 1, small buckets": Case(data=2, zero=1, overrides={"zero_optimization": {"stage": 1, **SMALL_BUCKETS}}),
     "data 2, stage 2, overlapping": Case(
         data=2,
@@ -57,25 +55,15 @@ LAYOUTS = {
     "data 2, stage 3, recomputing": Case(
         data=2, zero=3, accumulation=4, tied=True, overrides={"zero_optimization": DIVIDE_ALL, **RECOMPUTE}
     ),
-    "tensor 2": Case(tensor=2),
     "tensor 2, stage 3, tied": Case(tensor=2, zero=3, tied=True, overrides={"zero_optimization": DIVIDE_ALL}),
-    "pipe 2": Case(pipe=2),
     "pipe 2, tied": Case(pipe=2, accumulation=4, tied=True, overrides=RECOMPUTE),
     "pipe 2 by parameters": Case(pipe=2, accumulation=2, overrides={"pipe_partition_method": "parameters"}),
-    "pipe 1 x data 2": Case(pipe=1, data=2, accumulation=2),
     "pipe 2 x tensor 2, tied": Case(pipe=2, tensor=2, accumulation=4, tied=True),
-    "pipe 2 x data 2": Case(pipe=2, data=2, accumulation=2),
     "data 2 x tensor 2, stage 2": Case(data=2, tensor=2, zero=2, accumulation=2),
     "data 2 x tensor 2, stage 3": Case(data=2, tensor=2, zero=3, overrides={"zero_optimization": DIVIDE_ALL}),
     # The head has a stage to itself and so nothing that is not decayed: fewer parameter groups than the other stages.
     "pipe 4, tied, uneven groups": Case(pipe=4, accumulation=4, tied=True, overrides={"pipe_partition_method": "uniform"}),
     "gpt, pipe 2 x tensor 2, tied": Case(pipe=2, tensor=2, accumulation=2, tied=True, gpt=True),
-    "gpt, tensor 2 in sequence, stage 3": Case(
-        tensor=2, zero=3, gpt=True, tied=True, overrides={"zero_optimization": DIVIDE_ALL, "sequence_parallel": True}
-    ),
-    "gpt-j, tensor 2, stage 3": Case(
-        tensor=2, zero=3, gpt=True, overrides={"zero_optimization": DIVIDE_ALL, **GPT_J, **RECOMPUTE}
-    ),
     "gpt-j in sequence, pipe 2 x tensor 2": Case(
         pipe=2, tensor=2, accumulation=2, gpt=True, overrides={**GPT_J, **RECOMPUTE, "sequence_parallel": True}
     ),
@@ -85,7 +73,6 @@ LAYOUTS = {
 class Outcome(NamedTuple):
     """What one rank saw of a case."""
 
-    results: list[StepResult]
     resumed: list[StepResult]
     saved: Pieces
     held: Pieces
@@ -102,7 +89,7 @@ def plain(name: str) -> Reference:
 def outcomes(size: int) -> dict[str, list[Outcome]]:
     """The outcomes, rank by rank, of every layout of `size` processes: one world serves them all."""
     names = [name for name, case in LAYOUTS.items() if case.world_size == size]
-    of_ranks = run_world(size, _train_and_resume, names, [plain(name).states[STEPS - 1] for name in names])
+    of_ranks = run_world(size, _resume, names, [plain(name).states[STEPS - 1] for name in names])
     return {name: [of_rank[index] for of_rank in of_ranks] for index, name in enumerate(names)}
 
 
@@ -110,22 +97,19 @@ def outcome(name: str) -> list[Outcome]:
     return outcomes(LAYOUTS[name].world_size)[name]
 
 
-def _train_and_resume(rank: int, names: list[str], states: list[Full]) -> list[Outcome]:
+def _resume(rank: int, names: list[str], states: list[Full]) -> list[Outcome]:
     collected = []
     for name, state in zip(names, states, strict=True):
-        first = start_engine(LAYOUTS[name])
-        results = first.steps(0, STEPS)
-        second = start_engine(LAYOUTS[name])
-        fill_state(second.engine, state, {"optimizer_step": STEPS})
-        resumed = second.steps(STEPS, 2 * STEPS)
+        started = start_engine(LAYOUTS[name])
+        fill_state(started.engine, state, {"optimizer_step": STEPS})
+        resumed = started.steps(STEPS, 2 * STEPS)
         collected.append(
             Outcome(
-                results,
                 resumed,
-                own_pieces(first.engine, for_saving=True),
-                own_pieces(second.engine, for_saving=False),
-                first.engine.state_scalars(),
-                second.engine.evaluate_step(second.batches(2 * STEPS)),
+                own_pieces(started.engine, for_saving=True),
+                own_pieces(started.engine, for_saving=False),
+                started.engine.state_scalars(),
+                started.engine.evaluate_step(started.batches(2 * STEPS)),
             )
         )
     return collected
@@ -136,26 +120,20 @@ def test_the_reference_is_clipped_in_every_step() -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_losses_and_gradient_norms_equal_plain_torch(name: str) -> None:
-    of_ranks, reference = outcome(name), plain(name)
-    assert [result.loss for result in of_ranks[0].results] == pytest.approx(reference.losses[:STEPS], rel=2e-6)
-    assert [result.grad_norm for result in of_ranks[0].results] == pytest.approx(reference.norms[:STEPS], rel=5e-6)
-    assert not any(result.skipped for result in of_ranks[0].results)
-    assert all(each.results == of_ranks[0].results for each in of_ranks)
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
 def test_saved_pieces_give_every_weight_and_moment_exactly_once(name: str) -> None:
     saved, counts = assemble([each.saved for each in outcome(name)])
     assert all(bool((count == 1).all()) for count in counts.values())
-    _assert_close(saved, plain(name).states[STEPS - 1])
-    assert all(each.scalars == {"optimizer_step": STEPS} for each in outcome(name))
+    _assert_close(saved, plain(name).states[-1])
+    assert all(each.scalars == {"optimizer_step": 2 * STEPS} for each in outcome(name))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_run_resumed_from_another_layout_equals_the_unbroken_run(name: str) -> None:
     of_ranks, reference = outcome(name), plain(name)
     assert [result.loss for result in of_ranks[0].resumed] == pytest.approx(reference.losses[STEPS:], rel=2e-6)
+    assert [result.grad_norm for result in of_ranks[0].resumed] == pytest.approx(reference.norms[STEPS:], rel=5e-6)
+    assert not any(result.skipped for result in of_ranks[0].resumed)
+    assert all(each.resumed == of_ranks[0].resumed for each in of_ranks)
     held, _ = assemble([each.held for each in of_ranks])
     _assert_close(held, reference.states[-1])
     assert all(each.evaluation == pytest.approx(reference.evaluation, rel=2e-6) for each in of_ranks)
@@ -181,6 +159,7 @@ HALVES = {
     "bf16, pipe 2, tied": Case(pipe=2, accumulation=4, tied=True, precision="bfloat16"),
     "bf16, data 2, stage 3": Case(data=2, zero=3, precision="bfloat16", overrides={"zero_optimization": DIVIDE_ALL}),
     "bf16, tensor 2, stage 2": Case(tensor=2, zero=2, accumulation=4, tied=True, precision="bfloat16"),
+    "bf16, context 2": Case(context=2, accumulation=4, precision="bfloat16"),
     "fp16, pipe 2, tied": Case(pipe=2, accumulation=4, tied=True, precision="fp16", overrides=STATIC),
     "fp16, data 2, stage 3": Case(
         data=2, zero=3, precision="fp16", overrides={"zero_optimization": DIVIDE_ALL, **STATIC}
@@ -311,7 +290,7 @@ def _feed_too_few(rank: int) -> list[str]:
 
 def test_a_wrong_number_of_micro_batches_is_refused() -> None:
     for message in run_world(1, _feed_too_few)[0]:
-        assert message == "this rank must be given gradient_accumulation_steps = 2 micro-batches, not 1"
+        assert message == "this rank must be given 2 micro-batches, not 1"
 
 
 def _build_and_step(rank: int) -> None:

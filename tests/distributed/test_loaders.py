@@ -45,10 +45,9 @@ def load(rank, directory, topology, micro_batch, num_workers):
     ).train
     if groups.tensor.rank > 0:
         dataset = Unreadable()
-    plan = BatchPlan(micro_batch, 8 // micro_batch // topology.data, topology.data, groups.data.rank)
-    loader = StepLoader(
-        dataset, plan, vocab_size=300, steps=3, rules=RULES, num_workers=num_workers, tensor_group=groups.tensor
-    )
+    plan = BatchPlan.constant(micro_batch, 8 // micro_batch // topology.data, topology.data, groups.data.rank)
+    options = {"num_workers": num_workers, "tensor_group": groups.tensor, "dropout_seed": 1}
+    loader = StepLoader(dataset, plan, vocab_size=300, steps=3, rules=RULES, **options)
     return [[{name: value.numpy() for name, value in vars(batch).items()} for batch in step] for step in loader]
 
 
@@ -75,6 +74,8 @@ def test_tensor_ranks_receive_what_the_first_read_and_data_ranks_share_the_step(
         rows = np.concatenate([batch["tokens"] for batch in step])
         in_order = [on_rank_0[0], on_rank_1[0], on_rank_0[1], on_rank_1[1]]
         assert np.array_equal(rows, np.concatenate([batch["tokens"] for batch in in_order]))
+        keys = np.concatenate([batch["dropout_keys"] for batch in step])
+        assert np.array_equal(keys, np.concatenate([batch["dropout_keys"] for batch in in_order]))
         assert not all(batch["loss_mask"].all() for batch in step)
 
 

@@ -39,6 +39,8 @@ LLAMA = {
 GPT_J = {"gpt_j_residual": True, "pos_emb": "rotary", "rotary_pct": 0.5}
 DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
 RECOMPUTE = {"checkpoint_activations": True}
+SELECTIVE = {**RECOMPUTE, "recompute_granularity": "selective"}
+DIVIDED = {"partition_activations": True, "checkpoint_in_cpu": True}
 SMALL_BUCKETS = {"reduce_bucket_size": 40_000, "allgather_bucket_size": 40_000}
 
 
@@ -58,6 +60,10 @@ def tensor(ranks: int, *, sequence: bool = False) -> dict[str, Any]:
     return {"model_parallel_size": ranks, "sequence_parallel": sequence}
 
 
+def context(ranks: int) -> dict[str, Any]:
+    return {"context_parallel_size": ranks}
+
+
 def pipeline(stages: int, steps: int) -> dict[str, Any]:
     return {"pipe_parallel_size": stages, **accumulate(steps)}
 
@@ -73,6 +79,7 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "bf16": {**BF16, **BIG},
         "bf16, untied, gated, grouped, recomputing": {**BF16, **LLAMA, **RECOMPUTE, **BIG},
         "bf16, dropout": {**BF16, **DROPOUT, **BIG},
+        "bf16, dropout, recomputing scores": {**BF16, **DROPOUT, **SELECTIVE, **BIG},
         "bf16, accumulating": {**BF16, **FLASH, **accumulate(2), **BIG},
         "fp16": {**FP16, **BIG},
     },
@@ -102,6 +109,12 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         },
         "bf16, tensor, along the sequence": {**BF16, **tensor(2, sequence=True), **LLAMA, **BIG},
         "bf16, tensor, along the sequence, parallel residual": {**BF16, **tensor(2, sequence=True), **GPT_J, **BIG},
+        "fp32, tensor, recomputing, inputs divided": {**tensor(2), **RECOMPUTE, **DIVIDED, **BIG},
+        "fp32, context": {**context(2), **BIG},
+        "fp32, context, grouped, recomputing scores": {**context(2), "num_kv_heads": 2, **SELECTIVE, **BIG},
+        "fp32, context, one sample": {**context(2), "train_micro_batch_size_per_gpu": 1},
+        "fp32, context, untied, gated, grouped": {**context(2), **LLAMA, **BIG},
+        "bf16, context, parallel residual, dropout": {**BF16, **context(2), **GPT_J, **DROPOUT, **BIG},
         "fp32, pipeline": {**pipeline(2, 4), **BIG},
         "bf16, pipeline, untied, gated": {**BF16, **pipeline(2, 4), **LLAMA, **BIG},
         "bf16, pipeline, recomputing": {**BF16, **pipeline(2, 1), **RECOMPUTE, **BIG},
@@ -110,7 +123,17 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "fp32, data, zero 2": zero(2),
         "bf16, data and tensor, zero 1": {**BF16, **tensor(2), **zero(1), **LLAMA},
         "bf16, pipeline and tensor": {**BF16, **pipeline(2, 3), **tensor(2), **BIG},
+        "bf16, pipeline and tensor, recomputing, inputs divided": {
+            **BF16,
+            **pipeline(2, 3),
+            **tensor(2),
+            **RECOMPUTE,
+            **DIVIDED,
+            **BIG,
+        },
         "fp32, pipeline and data, zero 1": {**pipeline(2, 2), **zero(1), **BIG},
+        "bf16, context and tensor, zero 2, grouped": {**BF16, **context(2), **tensor(2), **zero(2), **LLAMA, **BIG},
+        "bf16, context 4, recomputing": {**BF16, **context(4), **FLASH, **RECOMPUTE, **BIG},
         "bf16, pipeline of four": {**BF16, **pipeline(4, 6), **BIG},
     },
 }

@@ -1,4 +1,4 @@
-"""Tensor parallelism over 2 and 4 ranks is the plain computation: every layer, its gradients, the loss, randomness and messages.
+"""Tensor parallelism over 2 and 4 ranks is the plain computation: every layer, its gradients, the loss and messages.
 
 One world of each size serves all checks; a check runs on every rank and raises where it fails.
 """
@@ -23,9 +23,8 @@ from megatron.mpu.cross_entropy import vocab_parallel_cross_entropy
 from megatron.mpu.embedding import VocabParallelEmbedding
 from megatron.mpu.groups import Group, build_process_groups
 from megatron.mpu.linear import ColumnParallelLinear, RowParallelLinear
-from megatron.mpu.random import seed_step, tensor_parallel_randomness
 from megatron.mpu.shard import shard_of
-from megatron.mpu.topology import Coordinates, Topology
+from megatron.mpu.topology import Topology
 from tests.worlds import run_world
 
 CHECKS: list[Callable[[Group], None]] = []
@@ -394,56 +393,6 @@ def the_loss_of_large_logits_is_finite_and_of_an_impossible_label_infinite(group
     assert losses[1] == torch.inf
     with pytest.raises(ValueError, match="only 4 columns"):
         vocab_parallel_cross_entropy(logits, torch.tensor([0, 1]), group, vocab_size=5)
-
-
-# ---- random numbers
-
-
-def _dropped(group: Group, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    outside = functional.dropout(x, 0.5)
-    with tensor_parallel_randomness(group):
-        inside = functional.dropout(x, 0.5)
-    return outside, inside, functional.dropout(x, 0.5)
-
-
-@check
-def ranks_draw_different_numbers_inside_the_region_and_equal_ones_outside(group: Group) -> None:
-    seed_step(1, 2, Coordinates(pipe=0, data=0, tensor=group.rank))
-    ranks = collectives.all_gather_objects([y.tolist() for y in _dropped(group, torch.ones(64))], group)
-    for before, _, after in ranks:
-        assert before == ranks[0][0]
-        assert after == ranks[0][2]
-        assert before != after
-    insides = [tuple(inside) for _, inside, _ in ranks]
-    assert len(set(insides)) == group.size
-
-
-@check
-def a_region_entered_twice_draws_anew(group: Group) -> None:
-    with tensor_parallel_randomness(group):
-        first = torch.rand(8)
-    with tensor_parallel_randomness(group):
-        second = torch.rand(8)
-    assert not torch.equal(first, second)
-
-
-@check
-def recomputation_repeats_the_masks_of_the_region(group: Group) -> None:
-    masks: list[list[Tensor]] = []
-
-    def layer(x: Tensor) -> Tensor:
-        outputs = _dropped(group, x)
-        masks.append([y.detach() != 0 for y in outputs])
-        return torch.stack([y * y for y in outputs]).sum(0)
-
-    x = torch.ones(64, requires_grad=True)
-    y = checkpoint(layer, x, use_reentrant=False)
-    torch.rand(3)  # the generator has moved on when the layer is computed anew
-    y.sum().backward()
-    first, again = masks
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    kept = sum(mask.float() for mask in first)
-    torch.testing.assert_close(x.grad, 8 * kept)
 
 
 # ---- messages

@@ -14,6 +14,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "data parallel 2": {"num_gpus": 2},
     "tensor parallel 2": {"num_gpus": 2, "model_parallel_size": 2},
     "pipeline 2": {"num_gpus": 2, "pipe_parallel_size": 2},
+    "context parallel 2": {"num_gpus": 2, "context_parallel_size": 2},
     "tensor 2 x pipeline 2": {"num_gpus": 4, "model_parallel_size": 2, "pipe_parallel_size": 2},
 }
 ITERATIONS = 10
@@ -53,13 +54,13 @@ def test_a_layout_gives_the_losses_of_one_process(
 APART = {"reset_attention_mask": True, "reset_position_ids": True, "eod_mask_loss": True}
 
 
-@pytest.mark.parametrize("pack_impl", ["packed", "pack_until_overflow"])
+@pytest.mark.parametrize(("pack_impl", "dropout"), [("packed", 0), ("pack_until_overflow", 0.1)])
 def test_packed_documents_are_kept_apart_in_any_layout(
-    pack_impl: str, tmp_path: Path, small_data: Path, one_process: TrainedRun
+    pack_impl: str, dropout: float, tmp_path: Path, small_data: Path, one_process: TrainedRun
 ) -> None:
     """Text shorter than a sample, so that most of its documents share one; resumed half way."""
     settings = {**APART, "pack_impl": pack_impl, "checkpoint_factor": ITERATIONS // 2, "seq_length": 256}
-    settings = {**settings, "max_position_embeddings": 256}
+    settings = {**settings, "max_position_embeddings": 256, "hidden_dropout": dropout, "attention_dropout": dropout}
     plain = train_in(tmp_path / "one", small_data, **settings)
     layout = {**LAYOUTS["tensor 2 x pipeline 2"], "sequence_parallel": True, "attention_config": [[["flash"], "all"]]}
     split = train_in(tmp_path / "split", small_data, **settings, **layout)

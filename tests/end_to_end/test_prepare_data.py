@@ -73,7 +73,7 @@ def test_the_list_names_every_corpus_with_a_line() -> None:
     [
         (["no_such_corpus"], 'corpus "no_such_corpus" does not exist'),
         (["-t", "HFTokeniser"], '(did you mean "HFTokenizer"?)'),
-        (["-v", "absent.json"], "the tokenizer absent.json cannot be read"),
+        (["-v", "absent.json"], "absent.json cannot be read"),
         (["-t", "CharLevelTokenizer", "--workers", "0"], "0 workers cannot do anything"),
     ],
 )
@@ -211,7 +211,8 @@ def test_after_sigterm_resume_completes_the_same_files(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "out.partial"}
     result = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "out_text_document.bin", "out_text_document.idx"}
+    outputs = {f"out_text_document{suffix}" for suffix in (".bin", ".idx", ".sources.json")}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", *outputs}
     dataset = IndexedDataset(tmp_path / "out_text_document")
     assert len(dataset) == 3_000_000
     assert (tmp_path / "out_text_document.bin").read_bytes() == dataset[0].tobytes() * 3_000_000

@@ -37,5 +37,6 @@ def test_the_benchmark_measures_every_pipeline(tmp_path: Path) -> None:
         "ceiling: tiktoken alone",
     }
     assert all(row["MB/s"] > 0 for row in result["families"]["gpt2"].values())
+    assert all(row["times the pool by processor time"] > 0 for row in result["families"]["gpt2"].values())
     assert platform.node() not in output.read_text()
     assert str(tmp_path) not in output.read_text()

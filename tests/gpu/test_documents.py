@@ -16,7 +16,8 @@ from tests.unit.model.packed import ALONE, documents_of, gradients_of, packed
 
 pytestmark = pytest.mark.gpu
 
-CORES = ("global", "flash")
+HEAD = 16  # the smallest that FlexAttention takes
+CORES = ("global", "flash", "flex")
 
 
 def on(device: torch.device, batch: Batch) -> Batch:
@@ -26,7 +27,7 @@ def on(device: torch.device, batch: Batch) -> Batch:
 def gradients(
     core: str, batches: list[Batch], device: torch.device, dtype: torch.dtype, kv_heads: int
 ) -> dict[str, Tensor]:
-    args = build_args(attention_config=[[[core], "all"]], num_kv_heads=kv_heads, pos_emb="rotary")
+    args = build_args(attention_config=[[[core], "all"]], num_kv_heads=kv_heads, pos_emb="rotary", head_dim=HEAD)
     model = build_model(args, context=BuildContext(dtype=dtype, device=device))
     return gradients_of(model, [on(device, batch) for batch in batches])[1]
 

@@ -118,18 +118,35 @@ def test_rotary_tables_are_those_of_the_cpu_also_for_long_sequences(device: torc
     assert (found.cpu() - expected).abs().max() <= 3 * torch.finfo(torch.float32).eps * length
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("num_kv_heads", [4, 2])
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_flash_attention_trains_with_torchs_flash_kernel(
-    dtype: torch.dtype, num_kv_heads: int, dropout: float, device: torch.device
+    dtype: torch.dtype, num_kv_heads: int, device: torch.device
 ) -> None:
     """With every other kernel forbidden: a mask, a stride or a type that flash attention cannot take would be an error."""
     context = BuildContext(dtype=dtype, device=device)
-    layer = attention("flash", context, num_kv_heads=num_kv_heads, dropout=dropout, positions=NoPositions(LENGTH, HEAD))
+    layer = attention("flash", context, num_kv_heads=num_kv_heads, positions=NoPositions(LENGTH, HEAD))
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         results = output_and_gradients(runnable(layer, device), X, device=device, dtype=dtype)
     assert all(value.isfinite().all() for value in results.values())
+
+
+@pytest.mark.parametrize("core", ATTENTION.names)
+def test_every_core_takes_heads_as_context_ranks_trade_them(core: str, device: torch.device) -> None:
+    """Queries, keys and values side by side in one message, sequence first: two query heads that share a key head, to torch's kernels."""
+
+    def attend(layer: Attention, message: Tensor) -> Tensor:
+        heads = message.unflatten(-1, (HEADS, HEAD)).permute(1, 2, 0, 3)
+        return layer.attend(*heads.split((2, 1, 1), dim=1), None)
+
+    results = [
+        output_and_gradients(
+            partial(attend, attention(core, BuildContext(dtype=dtype, device=place))), X, device=place, dtype=dtype
+        )
+        for place, dtype in ((device, torch.bfloat16), (CPU, torch.float32))
+    ]
+    error, where = furthest(*results)
+    assert error <= 4 * torch.finfo(torch.bfloat16).eps, where
 
 
 def test_flash_attention_never_holds_all_scores(device: torch.device) -> None:

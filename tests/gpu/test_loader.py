@@ -17,7 +17,7 @@ from tests.gpu.compare import CPU, never_waiting
 pytestmark = pytest.mark.gpu
 
 LENGTH, STEPS, VOCAB = 512, 24, 50_000
-PLAN = BatchPlan(micro_batch=8, gradient_accumulation_steps=2)
+PLAN = BatchPlan.constant(8, accumulation=2)
 GPU_DELAY_CYCLES = 20_000_000
 """About 10 ms: longer than the next batches take to be read and pinned."""
 
@@ -26,7 +26,7 @@ class RandomText:
     """Sample i is drawn from a generator seeded by i."""
 
     def __len__(self) -> int:
-        return STEPS * PLAN.global_batch
+        return PLAN.schedule.samples_before(STEPS)
 
     def __getitem__(self, i: int) -> NDArray[np.int64]:
         return np.random.default_rng(i).integers(VOCAB, size=LENGTH + 1)

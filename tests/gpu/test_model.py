@@ -14,7 +14,7 @@ from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
 from megatron.mpu.groups import SINGLE
 from tests.gpu.compare import CPU, FP32_LIMIT, deviation, distance, furthest, gradients, never_waiting
-from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args, build_model, random_batch
+from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args, build_model, dropout_keys, random_batch
 
 pytestmark = pytest.mark.gpu
 
@@ -30,7 +30,7 @@ def build(
 
 def loss_and_gradients(model: SequentialModel, device: torch.device) -> dict[str, Tensor]:
     tokens, labels, loss_mask, position_ids = (x.to(device) for x in random_batch())
-    logits = model(tokens, position_ids)
+    logits = model(tokens, position_ids, dropout_keys=dropout_keys().keys.to(device))
     loss = masked_loss_sum(logits, labels, loss_mask, SINGLE, VOCAB_SIZE)
     loss.backward()
     return {"logits": logits.detach(), "loss": loss.detach(), **gradients(model)}
@@ -69,14 +69,13 @@ def joined(tensors: Mapping[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("core", ["global", "flash"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_recomputation_draws_the_dropout_of_the_first_pass_again(
+def test_recomputation_repeats_the_dropout_of_the_first_pass(
     dtype: torch.dtype, core: str, every: int, device: torch.device
 ) -> None:
     settings = {"num_layers": 3, "attention_config": [[[core], "all"]], "gpt_j_residual": True, **DROPOUT}
     results = []
     for checkpoint_num_layers in (0, every):
         model = build(settings, device, dtype, checkpoint_num_layers=checkpoint_num_layers)
-        torch.manual_seed(0)
         results.append(loss_and_gradients(model, device))
     kept, recomputed = results
     assert torch.equal(recomputed["loss"], kept["loss"])
@@ -85,13 +84,23 @@ def test_recomputation_draws_the_dropout_of_the_first_pass_again(
     assert error <= 1e-5, where
 
 
+@pytest.mark.parametrize("settings", [{}, {"gpt_j_residual": True}, VARIANTS["llama"]])
+def test_the_same_is_dropped_as_on_the_cpu(settings: dict[str, Any], device: torch.device) -> None:
+    found, expected = (loss_and_gradients(build({**settings, **DROPOUT}, each), each) for each in (device, CPU))
+    error, where = furthest(found, expected)
+    assert error <= FP32_LIMIT, where
+
+
 def test_dropout_differs_between_steps_and_is_absent_in_evaluation(device: torch.device) -> None:
     model = build(DROPOUT, device)
     tokens, _, _, position_ids = (x.to(device) for x in random_batch())
+    first, second = (dropout_keys(step=step).keys.to(device) for step in range(2))
     with torch.no_grad():
-        assert not torch.equal(model(tokens, position_ids), model(tokens, position_ids))
+        outputs = [model(tokens, position_ids, dropout_keys=keys) for keys in (first, first, second)]
+        assert torch.equal(outputs[0], outputs[1])
+        assert not torch.equal(outputs[0], outputs[2])
         model.eval()
-        assert torch.equal(model(tokens, position_ids), model(tokens, position_ids))
+        assert torch.equal(model(tokens, position_ids, dropout_keys=first), model(tokens, position_ids))
 
 
 @pytest.mark.parametrize("checkpoint_num_layers", [0, 1])
@@ -102,5 +111,8 @@ def test_forward_and_backward_never_wait_for_the_gpu(
     """A value read back, or a tensor made on the CPU and copied, is an error here: each would leave the GPU idle."""
     model = build({**VARIANTS[variant], **DROPOUT}, device, torch.bfloat16, checkpoint_num_layers=checkpoint_num_layers)
     tokens, labels, loss_mask, position_ids = (x.to(device) for x in random_batch())
+    keys = dropout_keys().keys.to(device)
     with never_waiting(device):
-        masked_loss_sum(model(tokens, position_ids), labels, loss_mask, SINGLE, VOCAB_SIZE).backward()
+        masked_loss_sum(
+            model(tokens, position_ids, dropout_keys=keys), labels, loss_mask, SINGLE, VOCAB_SIZE
+        ).backward()

@@ -63,6 +63,10 @@ def test_percentages(share: float, written: str) -> None:
     assert text.percent(share) == written
 
 
+def test_ranks_are_listed() -> None:
+    assert (text.ranks([3]), text.ranks((1, 12))) == ("rank 3", "ranks 1, 12")
+
+
 def test_tables_are_aligned_without_blanks_at_the_end() -> None:
     assert text.table([["a", "bb"], ["ccc", ""]], right=[0]) == ["  a  bb", "ccc"]
 

@@ -35,6 +35,7 @@ from megatron.data.batch import Batch
 from megatron.engine.build import build_engine
 from megatron.initialize import World, join_world, shutdown
 from megatron.model.gpt import build_layer_specs
+from megatron.mpu.random_bits import sample_keys
 from megatron.neox_arguments import NeoXArgs
 from megatron.planning.layout import Layout
 from megatron.planning.memory.stage_memory import StageMemory, padded_rows, peak_memory
@@ -216,7 +217,10 @@ def random_batch(args: NeoXArgs, vocabulary: int) -> Batch:
     """A micro-batch of random tokens, on the CPU as a loader gives it."""
     shape = args.train_micro_batch_size_per_gpu, args.seq_length
     tokens = torch.randint(vocabulary, shape)
-    return Batch(tokens, tokens.clone(), torch.ones(shape), torch.arange(args.seq_length).expand(shape).contiguous())
+    positions = torch.arange(args.seq_length).expand(shape).contiguous()
+    is_dropping = args.hidden_dropout or args.attention_dropout
+    keys = sample_keys(range(shape[0]), seed=args.seed, step=0) if is_dropping else None
+    return Batch(tokens, tokens.clone(), torch.ones(shape), positions, dropout_keys=keys)
 
 
 def device_name(device: str) -> str:

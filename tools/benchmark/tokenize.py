@@ -5,8 +5,9 @@ python tools/benchmark/tokenize.py --families gpt2 neox llama3    # several kind
 python tools/benchmark/tokenize.py --megabytes 8 --rounds 1 --output result.json
 
 Every measurement is a process of its own, and they take turns: first each of them once, then each of them again. All pipelines have the
-same number of workers and must write the same bytes. Times are of the whole call, workers started and files written. What is called a
-ceiling runs on one core, without workers.
+same number of workers and must write the same bytes. Times are of the whole call, workers started and files written. Processor time, of all
+processes together, compares the work where other programs take part of the machine. What is called a ceiling runs on one core, without
+workers.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import argparse
-import hashlib
 import json
 import platform
 import re
 import statistics
 import subprocess
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,27 +34,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from megatron.data.encode_files import encode_files
-from megatron.data.encode_worker import EncodeRecipe
-from megatron.tokenizer.base import TokenizerSettings
-from megatron.tokenizer.fast import ENGINES, PROVEN, FastEncoder, build_batch_encoder
+from megatron.tokenizer.fast.choice import ENGINES, PROVEN, build_batch_encoder
 from megatron.tokenizer.hf import HFTokenizer
 from tools.benchmark.tokenize_corpus import read_texts, write_corpus
-from tools.benchmark.tokenize_pool import encode_with_pool
+from tools.benchmark.tokenize_measure import PLAIN, POOL, READING
 from tools.benchmark.tokenizer_families import FAMILIES, train_family
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
-POOL = "pool + tokenizers"
-PLAIN = "pipeline + tokenizers"
-READING = "ceiling: reading and JSON"
 TRAINED_ON = 6_000_000  # characters
+TIMES = ("seconds", "processor seconds")
 
 
 def main() -> None:
     args = parse_arguments()
-    if args.measure:
-        print(json.dumps(measure(args.measure, args.directory, workers=args.workers)))
-        return
     result: dict[str, Any] = {
         "machine": machine(),
         "megabytes": args.megabytes,
@@ -70,7 +62,8 @@ def main() -> None:
             place.mkdir()
             tokenizer = train(family, corpus, args.vocab_size)
             tokenizer.save(place / "tokenizer.json")
-            measured = take_turns(names_of(tokenizer), place, workers=args.workers, rounds=args.rounds)
+            names = [name for name in names_of(tokenizer) if not args.only or name in args.only]
+            measured = take_turns(names, place, workers=args.workers, rounds=args.rounds)
             result["families"][family] = compare(measured, text_bytes)
             print_table(family, result["families"][family], args)
     output = args.output or RESULTS / f"tokenize_{slug(result['machine'])}.json"
@@ -87,8 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="turns that each measurement takes")
     parser.add_argument("--vocab-size", type=int, default=50_000)
     parser.add_argument("--output", type=Path, help="where to write the result")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"these measurements alone, {POOL} among them")
     return parser.parse_args()
 
 
@@ -113,71 +105,35 @@ def take_turns(names: list[str], place: Path, *, workers: int, rounds: int) -> d
         for name in names:
             command = [
                 sys.executable,
-                __file__,
-                "--measure",
+                "-m",
+                "tools.benchmark.tokenize_measure",
                 name,
                 "--directory",
                 str(place),
                 "--workers",
                 str(workers),
             ]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
             measured[name].append(json.loads(done.stdout))
     return measured
 
 
-def measure(name: str, place: Path, *, workers: int) -> dict[str, Any]:
-    """Seconds, and what else is known: a digest of the output, documents left to `tokenizers`."""
-    corpus, tokenizer_file, prefix = place.parent / "corpus.jsonl", place / "tokenizer.json", place / "output"
-    engine = name.split()[-1]
-    known: dict[str, Any] = {}
-    start = time.perf_counter()
-    if name == POOL:
-        encode_with_pool(corpus, tokenizer_file, prefix, workers=workers)
-    elif name == READING:
-        read_texts(corpus)
-    elif name.startswith("ceiling"):
-        encoder = build_batch_encoder(HFTokenizer.from_file(tokenizer_file), engines=[name.split()[1]])
-        assert isinstance(encoder, FastEncoder)
-        texts = read_texts(corpus)
-        start = time.perf_counter()
-        encoder.encode_batch(texts)
-        known = {"documents": len(texts), "left to tokenizers": encoder.left}
-    else:
-        settings = TokenizerSettings("HFTokenizer", str(tokenizer_file))
-        engines = (engine,) if engine in ENGINES else ()
-        recipe = EncodeRecipe(settings, append_eod=True, engines=engines)
-        (dataset,) = encode_files([corpus], recipe, output_prefix=prefix, workers=workers).datasets
-        prefix = dataset.prefix
-    seconds = time.perf_counter() - start
-    if not name.startswith("ceiling"):
-        known["digest"] = digest(prefix)
-    return {"seconds": seconds, **known}
-
-
-def digest(prefix: Path) -> str:
-    """Of the bytes of `.bin` and `.idx`."""
-    whole = hashlib.sha256()
-    for suffix in (".bin", ".idx"):
-        with open(f"{prefix}{suffix}", "rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
-
-
 def compare(measured: dict[str, list[dict[str, Any]]], text_bytes: int) -> dict[str, Any]:
-    """Rates from the median of the times; ends the program when outputs differ."""
+    """Ratios of the medians of the times; ends the program when outputs differ."""
     digests = {name: {run["digest"] for run in runs if "digest" in run} for name, runs in measured.items()}
     if len(set().union(*digests.values())) != 1:
         raise SystemExit(f"the outputs differ: {digests}")
-    rates = {
-        name: text_bytes / 1e6 / statistics.median(run["seconds"] for run in runs) for name, runs in measured.items()
+    times = {
+        kind: {name: statistics.median(run[kind] for run in runs) for name, runs in measured.items()} for kind in TIMES
     }
+    wall, processor = (times[kind] for kind in TIMES)
     return {
         name: {
-            "MB/s": round(rates[name], 2),
-            "times the pool": round(rates[name] / rates[POOL], 2),
-            "seconds": [round(run["seconds"], 2) for run in runs],
-            **{key: value for key, value in runs[-1].items() if key not in ("seconds", "digest")},
+            "MB/s": round(text_bytes / 1e6 / wall[name], 2),
+            "times the pool": round(wall[POOL] / wall[name], 2),
+            "times the pool by processor time": round(processor[POOL] / processor[name], 2),
+            **{kind: [round(run[kind], 2) for run in runs] for kind in TIMES},
+            **{key: value for key, value in runs[-1].items() if key not in (*TIMES, "digest")},
         }
         for name, runs in measured.items()
     }
@@ -188,11 +144,12 @@ def print_table(family: str, rows: dict[str, Any], args: argparse.Namespace) -> 
     table = Table(
         title=f"{family}: {args.megabytes:g} MB of text, {args.workers} workers; the bytes written are identical"
     )
-    for heading in ("", "MB/s", "times the pool", "left to tokenizers"):
+    for heading in ("", "MB/s", "times the pool", "by processor time", "left to tokenizers"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, row in rows.items():
         left = f"{row['left to tokenizers']} of {row['documents']}" if "documents" in row else ""
-        table.add_row(name, f"{row['MB/s']:.1f}", f"{row['times the pool']:.1f}", left)
+        ratios = (row["times the pool"], row["times the pool by processor time"])
+        table.add_row(name, f"{row['MB/s']:.1f}", *(f"{ratio:.1f}" for ratio in ratios), left)
     Console().print(table)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from megatron.tokenizer.fast_patterns import LLAMA3, QWEN2
+from megatron.tokenizer.fast.patterns import LLAMA3, QWEN2
 from megatron.tokenizer.hf import HFTokenizer
 from megatron.tokenizer.train import train_bpe
 

@@ -10,147 +10,45 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from megatron.command import run_command
-from megatron.components import TOKENIZERS
+from megatron.data.encode_command import (
+    add_input_options,
+    add_output_options,
+    add_tokenizer_options,
+    build_parser,
+    encode,
+    keys_of,
+    tokenizer_settings,
+)
 
 if TYPE_CHECKING:
-    from megatron.data.encode_files import EncodedFiles
-
-FORMATS = """\
-inputs, by the end of their names:
-  .jsonl .ndjson .json   a JSON object a line (a .json file may be one array of them); an archive's {"text": ..., "meta": ...}
-  .txt                   plain text: a file is a document
-  .parquet               a row is a document; keys are columns
-  .dat .tar .zip         archives, of lm_dataformat and others; members are read as files of their names are
-  .gz .zst .xz .bz2      after any of these but .parquet and .zip
-(.parquet and .zst need requirements/requirements-preprocessing.txt.)
-A directory is searched for such files; directories and globs are read in the order of their paths.
-"""
-LEFT_OUT_SHOWN = 3
+    from megatron.data.encode_worker import EncodeRecipe
 
 
 def main() -> None:
     args = parse_arguments()
-    # Imported late, so that --help is immediate and worker processes, which import this file, start quickly.
-    from rich.console import Console
-
-    from megatron.data.encode_files import encode_files
-    from megatron.data.encode_progress import build_progress
-    from megatron.data.encode_work import is_unfinished
-    from megatron.data.encode_worker import EncodeRecipe
-    from megatron.data.inputs.paths import find_inputs, split_commas
-    from megatron.tokenizer.base import TokenizerSettings
-
-    inputs = find_inputs([word for words in args.input for word in split_commas(words)])
-    tell_left_out(inputs.left_out)
-    if is_unfinished(args.output_prefix) and not args.resume:
-        note("an unfinished run for this output is discarded; with --resume it would have been continued")
-    progress = build_progress(
-        Console(stderr=True),
-        total=sum(path.stat().st_size for path in inputs.files),
-        total_documents=args.num_docs,
-        log_interval=args.log_interval,
-    )
-    try:
-        encoded = encode_files(
-            inputs.files,
-            EncodeRecipe(
-                TokenizerSettings(args.tokenizer_type, args.vocab_file, args.merge_file, args.eod_token),
-                keys=tuple(dict.fromkeys(args.jsonl_keys)),
-                append_eod=args.append_eod,
-                fix_text=args.ftfy,
-            ),
-            output_prefix=args.output_prefix,
-            workers=args.workers,
-            progress=progress,
-            on_error=args.on_error,
-            resume=args.resume,
-        )
-    except BaseException:
-        if is_unfinished(args.output_prefix):
-            note(f"what is finished is kept in {args.output_prefix}.partial: the same command with --resume continues")
-        raise
-    tell(encoded)
+    encode(args, lambda: build_recipe(args))
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Tokenise documents into an indexed dataset.",
-        epilog=FORMATS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    group = parser.add_argument_group("input")
-    group.add_argument("--input", required=True, nargs="+", metavar="PATH[,PATH...]",
-                       help="files, directories and globs, read in this order; see below")  # fmt: skip
-    group.add_argument("--jsonl-keys", nargs="+", default=["text"], metavar="KEY",
-                       help="keys to tokenise, each into an output of its own (default: text)")  # fmt: skip
-    group.add_argument(
-        "--num-docs", type=positive, help="documents there are, if known: progress counts them, not bytes"
-    )
-    group.add_argument("--on-error", choices=["fail", "skip"], default="fail",
-                       help="what a bad document does: end the run, or be left out of all outputs, counted and "
-                            "listed (default: %(default)s)")  # fmt: skip
-    group = parser.add_argument_group("tokenizer")
-    group.add_argument("--tokenizer-type", required=True, metavar="TYPE", help=f"one of {', '.join(TOKENIZERS)}")
-    group.add_argument("--vocab-file", help="its vocabulary: a file, a directory or a name, according to the type")
-    group.add_argument("--merge-file", help="its merges, if the type has such a file")
-    group.add_argument(
-        "--eod-token", help="the token that ends a document, if its vocabulary has several or none of the usual"
-    )
-    group.add_argument("--append-eod", action="store_true", help="end every document with the end-of-document token")
-    group.add_argument("--ftfy", action="store_true", help="repair wrongly decoded text with ftfy first")
-    group = parser.add_argument_group("output")
-    group.add_argument("--output-prefix", required=True, type=Path, help="path the names of the files begin with")
-    group.add_argument("--dataset-impl", default="mmap", choices=["mmap"], help="the only kind there is")
-    group = parser.add_argument_group("running")
-    group.add_argument("--workers", type=int, default=1, help="processes that tokenise (default: %(default)s)")
-    group.add_argument("--log-interval", type=positive, default=100,
-                       help="documents between two updates of the progress (default: %(default)s)")  # fmt: skip
-    group.add_argument("--resume", action="store_true",
-                       help="continue a run that was stopped or killed, if there is one")  # fmt: skip
+    parser = build_parser("Tokenise documents into an indexed dataset.")
+    add_input_options(parser, default_key="text", keys="keys to tokenise, each into an output of its own")
+    add_tokenizer_options(parser)
+    add_output_options(parser)
     return parser.parse_args()
 
 
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def build_recipe(args: argparse.Namespace) -> EncodeRecipe:
+    """What is made of the documents."""
+    from megatron.data.encode_worker import EncodeRecipe
 
-
-def tell(encoded: EncodedFiles) -> None:
-    """What was written, and what was not."""
-    for dataset in encoded.datasets:
-        print(f"{dataset.prefix}.bin, .idx: {dataset.documents:,} documents, {dataset.tokens:,} tokens")
-    if encoded.counts.skipped:
-        print(f"skipped {encoded.counts.skipped:,} documents without tokens")
-    if encoded.counts.bad:
-        more = encoded.counts.bad - len(encoded.bad)
-        print(
-            f"left out {encoded.counts.bad:,} bad documents" + (f", of which {more:,} are not listed" if more else "")
-        )
-        for line in encoded.bad:
-            note(line)
-
-
-def tell_left_out(paths: Sequence[Path]) -> None:
-    """Files of directories and globs that are not inputs."""
-    if paths:
-        shown = ", ".join(map(str, paths[:LEFT_OUT_SHOWN]))
-        more = f" and {len(paths) - LEFT_OUT_SHOWN:,} more" if len(paths) > LEFT_OUT_SHOWN else ""
-        note(f"not read, as their names end in no known format: {shown}{more}")
-
-
-def note(text: str) -> None:
-    """A line beside the output."""
-    print(text, file=sys.stderr)
+    return EncodeRecipe(tokenizer_settings(args), keys=keys_of(args), append_eod=args.append_eod, fix_text=args.ftfy)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     DATA_DIR/CORPUS/tokenizer.json                      trained here, unless another tokenizer is given
     DATA_DIR/CORPUS/CORPUS_text_document.bin, .idx      the dataset, each document ended by the end-of-document token
+    DATA_DIR/CORPUS/CORPUS_text_document.sources.json   where its documents came from, see megatron/data/origins.py
     DATA_DIR/CORPUS/raw/                                downloaded files, if there are any
     DATA_DIR/CORPUS/prepared.json                       the note, written last
 

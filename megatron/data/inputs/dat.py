@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO
 
+from megatron.data.inputs.records import Fields
 from megatron.data.inputs.span import Bad, Document, plain_document
 
 LENGTH_DIGITS = 16
 
 
-def read_dat_stream(stream: IO[bytes], where: str, keys: Sequence[str]) -> Iterator[Document]:
+def read_dat_stream(stream: IO[bytes], where: str, fields: Fields) -> Iterator[Document]:
     """The documents of an archive; they count from 1 in messages. Raises EOFError where it ends inside one."""
     number = 0
     while header := stream.read(LENGTH_DIGITS):
@@ -23,6 +24,6 @@ def read_dat_stream(stream: IO[bytes], where: str, keys: Sequence[str]) -> Itera
         if len(header) < LENGTH_DIGITS or len(data) < int(header):
             raise EOFError(f"the archive ends inside document {number}")
         try:
-            yield plain_document(data.decode("utf-8"), keys, place)
+            yield plain_document(data.decode("utf-8"), fields, place)
         except UnicodeDecodeError as error:
             yield Bad(place, f"is not UTF-8 text ({error}): leave it out.")

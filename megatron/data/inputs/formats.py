@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -23,6 +23,7 @@ from megatron.data.inputs.json_array import begins_array, read_array_stream
 from megatron.data.inputs.json_lines import cut_lines, read_line_span, read_line_stream
 from megatron.data.inputs.parquet import cut_parquet, read_parquet_span
 from megatron.data.inputs.plain_text import read_text_stream
+from megatron.data.inputs.records import Fields
 from megatron.data.inputs.span import Bad, Document, Meter, Span
 from megatron.errors import DataError
 
@@ -62,13 +63,13 @@ def cut(path: str, size: int, piece_bytes: int) -> Iterator[Span]:
         yield Span(path, 0, size, size)
 
 
-def read_span(span: Span, keys: Sequence[str], meter: Meter) -> Iterator[Document]:
+def read_span(span: Span, fields: Fields, meter: Meter) -> Iterator[Document]:
     """The documents of a span, in order; damage is one bad document, after which the span ends.
 
     Raises DataError when the disk fails, MissingRequirement when a package is missing.
     """
     try:
-        yield from _reader_of(span.path)(span, keys, meter)
+        yield from _reader_of(span.path)(span, fields, meter)
     except Exception as error:
         if is_damage(error):
             meter.consumed = span.size
@@ -79,7 +80,7 @@ def read_span(span: Span, keys: Sequence[str], meter: Meter) -> Iterator[Documen
             raise
 
 
-def _reader_of(path: str) -> Callable[[Span, Sequence[str], Meter], Iterator[Document]]:
+def _reader_of(path: str) -> Callable[[Span, Fields, Meter], Iterator[Document]]:
     if _is_plain_lines(path):
         return read_line_span
     return read_parquet_span if format_of(path) == Format(".parquet", "") else _read_file
@@ -96,32 +97,32 @@ def _is_plain_lines(path: str) -> bool:
         return not begins_array(file)
 
 
-def _read_file(span: Span, keys: Sequence[str], meter: Meter) -> Iterator[Document]:
+def _read_file(span: Span, fields: Fields, meter: Meter) -> Iterator[Document]:
     with open(span.path, "rb") as raw:
-        for number, document in enumerate(_read_member(raw, span.path, span.path, keys)):
+        for number, document in enumerate(_read_member(raw, span.path, span.path, fields)):
             if number % METER_DOCUMENTS == 0:
                 meter.consumed = raw.tell()
             yield document
     meter.consumed = span.size
 
 
-def _read_member(stream: IO[bytes], name: str, where: str, keys: Sequence[str]) -> Iterator[Document]:
+def _read_member(stream: IO[bytes], name: str, where: str, fields: Fields) -> Iterator[Document]:
     """The documents of a file or of a member of an archive, by its name; one of no known format is plain text."""
     kind = format_of(name) or Format(".txt", "")
     if kind.suffix == ".parquet":
         yield Bad(where, "is a parquet file in an archive, which cannot be read there: unpack it.")
         return
-    yield from STREAM_READERS[kind.suffix](open_decompressed(stream, kind.compression, name=where), where, keys)
+    yield from STREAM_READERS[kind.suffix](open_decompressed(stream, kind.compression, name=where), where, fields)
 
 
-def _read_json_stream(stream: IO[bytes], where: str, keys: Sequence[str]) -> Iterator[Document]:
+def _read_json_stream(stream: IO[bytes], where: str, fields: Fields) -> Iterator[Document]:
     unbuffered: Any = stream
     buffered: Any = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(unbuffered)
     read = read_array_stream if begins_array(buffered) else read_line_stream
-    yield from read(buffered, where, keys)
+    yield from read(buffered, where, fields)
 
 
-STREAM_READERS: dict[str, Callable[[IO[bytes], str, Sequence[str]], Iterator[Document]]] = {
+STREAM_READERS: dict[str, Callable[[IO[bytes], str, Fields], Iterator[Document]]] = {
     ".jsonl": read_line_stream,
     ".ndjson": read_line_stream,
     ".json": _read_json_stream,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO, Any
 
-from megatron.data.inputs.records import BadRecord, texts_of
+from megatron.data.inputs.records import BadRecord, Fields
 from megatron.data.inputs.span import Bad, Document
 
 READ_BYTES = 1 << 18
@@ -20,13 +20,13 @@ def begins_array(stream: io.BufferedReader) -> bool:
     return stream.peek(1).lstrip(SPACE.encode()).startswith(b"[")
 
 
-def read_array_stream(stream: IO[bytes], where: str, keys: Sequence[str]) -> Iterator[Document]:
+def read_array_stream(stream: IO[bytes], where: str, fields: Fields) -> Iterator[Document]:
     """The documents of an array; they count from 1 in messages. What follows a syntax error cannot be read and is one bad document."""
     try:
         for number, record in enumerate(_elements(stream), start=1):
             place = f"document {number} of {where}"
             try:
-                yield texts_of(record, keys)
+                yield fields.of_record(record)
             except BadRecord as error:
                 yield Bad(place, str(error))
     except (ValueError, RecursionError) as error:

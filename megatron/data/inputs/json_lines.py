@@ -6,10 +6,10 @@ A line ends with a line feed; a carriage return before it is white space to JSON
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO
 
-from megatron.data.inputs.records import BadRecord, parse_line
+from megatron.data.inputs.records import BadRecord, Fields
 from megatron.data.inputs.span import Bad, Document, Meter, Span
 
 CHUNK_BYTES = 1 << 20
@@ -22,7 +22,7 @@ def cut_lines(path: str, size: int, piece_bytes: int) -> Iterator[Span]:
         yield Span(path, begin, end, end - begin)
 
 
-def read_line_span(span: Span, keys: Sequence[str], meter: Meter) -> Iterator[Document]:
+def read_line_span(span: Span, fields: Fields, meter: Meter) -> Iterator[Document]:
     """The documents on the lines that begin in a span of a plain file."""
     with open(span.path, "rb") as file:
         position, line = _first_line(file, span), 0
@@ -32,7 +32,7 @@ def read_line_span(span: Span, keys: Sequence[str], meter: Meter) -> Iterator[Do
                 break
             for text in lines:
                 line += 1
-                document = _document(text, keys, where=span.path, line=line, begin=span.begin)
+                document = _document(text, fields, where=span.path, line=line, begin=span.begin)
                 if document is not None:
                     yield document
             position += sum(map(len, lines))
@@ -40,10 +40,10 @@ def read_line_span(span: Span, keys: Sequence[str], meter: Meter) -> Iterator[Do
     meter.consumed = span.size
 
 
-def read_line_stream(stream: IO[bytes], where: str, keys: Sequence[str]) -> Iterator[Document]:
+def read_line_stream(stream: IO[bytes], where: str, fields: Fields) -> Iterator[Document]:
     """The documents on all lines of a stream; `where` names it in messages."""
     for line, text in enumerate(stream, start=1):
-        document = _document(text, keys, where=f"{where}:{line}")
+        document = _document(text, fields, where=f"{where}:{line}")
         if document is not None:
             yield document
 
@@ -69,10 +69,8 @@ def _read_lines(file: io.BufferedReader, left: int) -> list[bytes]:
     return file.readlines(hint) if hint > 0 else [file.readline()]
 
 
-def _document(
-    text: bytes, keys: Sequence[str], *, where: str, line: int | None = None, begin: int = 0
-) -> Document | None:
+def _document(text: bytes, fields: Fields, *, where: str, line: int | None = None, begin: int = 0) -> Document | None:
     try:
-        return parse_line(text, keys)
+        return fields.of_line(text)
     except BadRecord as error:
         return Bad(where, str(error), line, begin) if text.strip() else None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron.data.inputs.records import BadRecord, texts_of
+from megatron.data.inputs.records import BadRecord, Fields
 from megatron.data.inputs.span import Bad, DamagedFile, Document, Meter, Span
 from megatron.errors import DataError, MissingRequirement
 
@@ -28,31 +28,29 @@ def cut_parquet(path: str, size: int, piece_bytes: int) -> Iterator[Span]:
         yield Span(path, begin, end, size * end // groups - size * begin // groups)
 
 
-def read_parquet_span(span: Span, keys: Sequence[str], meter: Meter) -> Iterator[Document]:
+def read_parquet_span(span: Span, fields: Fields, meter: Meter) -> Iterator[Document]:
     """The documents of a span; rows count from 1 in messages. Raises DamagedFile, and DataError for a column that is not there."""
     with _opened(span.path) as file:
-        _check_columns(span.path, file.schema_arrow.names, keys)
+        _check_columns(span.path, file.schema_arrow.names, fields.keys)
         row = sum(file.metadata.row_group(i).num_rows for i in range(span.begin))
         rows = sum(file.metadata.row_group(i).num_rows for i in range(span.begin, span.end))
         done = 0
         batches = file.iter_batches(
-            batch_size=ROWS, row_groups=range(span.begin, span.end), columns=list(keys), use_threads=False
+            batch_size=ROWS, row_groups=range(span.begin, span.end), columns=list(fields.keys), use_threads=False
         )
         for batch in batches:
-            columns = [batch.column(key).to_pylist() for key in keys]
-            for texts in zip(*columns, strict=True):
+            columns = [batch.column(key).to_pylist() for key in fields.keys]
+            for values in zip(*columns, strict=True):
                 row += 1
-                yield _document(texts, keys, where=f"row {row} of {span.path}")
+                yield _document(values, fields, where=f"row {row} of {span.path}")
             done += batch.num_rows
             meter.consumed = span.size * done // rows
     meter.consumed = span.size
 
 
-def _document(texts: tuple[Any, ...], keys: Sequence[str], *, where: str) -> Document:
-    if all(type(text) is str for text in texts):
-        return texts
+def _document(values: tuple[Any, ...], fields: Fields, *, where: str) -> Document:
     try:
-        return texts_of(dict(zip(keys, texts, strict=True)), keys)
+        return fields.of_row(values)
     except BadRecord as error:
         return Bad(where, str(error))
 

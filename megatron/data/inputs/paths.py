@@ -44,7 +44,9 @@ def find_inputs(words: Sequence[str | Path]) -> Inputs:
                 problems.append(f"the input {word} is of an unknown kind: its name must end in {_known()}.")
         elif glob.has_magic(word):
             found = [
-                path for path in _in_order(glob.iglob(word, recursive=True)) if path.is_file() and not _is_work(path)
+                path
+                for path in _in_order(glob.iglob(word, recursive=True))
+                if path.is_file() and not _is_work(path) and not _is_origins(path)
             ]
         else:
             problems.append(f"the input {word} does not exist.")
@@ -66,12 +68,17 @@ def _in_directory(directory: str) -> list[Path]:
     for parent, directories, names in os.walk(directory):
         directories[:] = [name for name in directories if not name.startswith(".") and not _is_work(Path(name))]
         found += [os.path.join(parent, name) for name in names if not name.startswith(".")]
-    return _in_order(found)
+    return [path for path in _in_order(found) if not _is_origins(path)]
 
 
 def _is_work(path: Path) -> bool:
     """Whether a path leads into the directory of an unfinished encoding, which may lie beside the inputs (see encode_work.py)."""
     return any(part.endswith(".partial") for part in path.parts)
+
+
+def _is_origins(path: Path) -> bool:
+    """Whether a file belongs to a dataset that lies beside the inputs: the one that says where its documents came from (see origins.py)."""
+    return path.name.endswith(".sources.json") and path.with_suffix("").with_suffix(".idx").exists()
 
 
 def _in_order(paths: Iterable[str]) -> list[Path]:

@@ -8,6 +8,7 @@ from itertools import islice
 
 from megatron.data.inputs.fingerprint import InputFile
 from megatron.data.inputs.formats import cut, read_span
+from megatron.data.inputs.records import Fields
 from megatron.data.inputs.span import Bad, Meter, Span
 
 SMALLEST_PIECE = 1 << 20
@@ -52,13 +53,13 @@ def cut_pieces(inputs: Iterable[InputFile], piece_bytes: int) -> Iterator[Piece]
         yield Piece(number, tuple(pending))
 
 
-def sample_texts(pieces: Sequence[Piece], keys: Sequence[str]) -> list[str]:
+def sample_texts(pieces: Sequence[Piece], fields: Fields) -> list[str]:
     """Some texts from all over the inputs, always the same ones."""
     step = max(1, len(pieces) // SAMPLED_PIECES)
     texts = list[str]()
     for piece in pieces[::step][:SAMPLED_PIECES]:
         characters = 0
-        for document in islice(read_span(piece.spans[0], keys, Meter()), SAMPLED_DOCUMENTS):
+        for document in islice(read_span(piece.spans[0], fields, Meter()), SAMPLED_DOCUMENTS):
             if not isinstance(document, Bad):
                 texts += document
                 characters += sum(map(len, document))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from megatron.data.inputs.records import BadRecord, Fields
 
 SCAN_BYTES = 1 << 22
 
@@ -43,8 +44,8 @@ class Bad:
         return f"{self.where}:{_lines_before(Path(self.where), self.begin) + self.line} {self.reason}"
 
 
-Document: TypeAlias = tuple[str, ...] | Bad
-"""The texts under the keys asked for, in their order."""
+Document: TypeAlias = tuple[Any, ...] | Bad
+"""What Fields takes from a record: the texts under the keys asked for, in their order."""
 
 
 @dataclass
@@ -58,11 +59,12 @@ class DamagedFile(Exception):
     """The rest of a file cannot be read, because its contents are not what its name promises."""
 
 
-def plain_document(text: str, keys: Sequence[str], where: str) -> Document:
+def plain_document(text: str, fields: Fields, where: str) -> Document:
     """A document that is nothing but a text, for the formats without keys."""
-    if len(keys) == 1:
-        return (text,)
-    return Bad(where, f"is plain text, which has no keys, but {len(keys)} are asked for: give one key for such files.")
+    try:
+        return fields.of_text(text)
+    except BadRecord as error:
+        return Bad(where, str(error))
 
 
 def _lines_before(path: Path, begin: int) -> int:

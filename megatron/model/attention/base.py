@@ -1,36 +1,41 @@
 """Causal self-attention but for its core: fused projection, norms of queries and keys, positions, key-value cache, output projection.
 
 Shapes: `s` sequence (split over the ranks outside, whole inside), `S` keys so far (= `s` unless generating), `b` micro-batch,
-`h` hidden, `n` local query heads, `k` local key/value heads, `d` head size, `t` tensor-parallel size.
+`h` hidden, `n` local query heads, `k` local key/value heads, `d` head size, `t` tensor-parallel size. Under context parallelism `s` is
+this rank's part of the sequences but in the core, where it is all of them, and `n` and `k` are a share of the heads (head_exchange.py).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from megatron.errors import NeoXError
+from megatron.model.attention.explicit import explicit_attention, weight_words
+from megatron.model.attention.head_exchange import HeadExchange
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.attention.mask import causal_mask
 from megatron.model.cache import KeyValueCache
 from megatron.model.documents import Documents
+from megatron.model.dropout import needed
+from megatron.model.dropout_keys import DropoutKeys
 from megatron.model.positions.base import Positions
 from megatron.model.spec import BuildContext
 from megatron.mpu.linear import ColumnParallelLinear, RowParallelLinear
-from megatron.mpu.random import tensor_parallel_randomness
 from megatron.mpu.shard import InitMethod
 
 
 class Attention(nn.Module, ABC):
     """Attention with num_heads query heads and num_kv_heads key/value heads of head_dim channels, each rank holding its share of both.
 
-    layer: number of the block, from 0; dropout: probability, of attention weights; use_bias, use_output_bias: in the projection of
+    layer: number of the block, from 0; dropout: probability, of attention weights, which no core but the explicit one drops; use_bias, use_output_bias: in the projection of
     queries, keys and values, in that of the output; window: how many latest tokens each one sees, itself included, None = all;
     query_norm, key_norm: [b, n, s, d] -> [b, n, s, d] before rotation, or None; query_key_layer_scaling: how the `global` core guards
-    its scores against overflow (see there).
+    its scores against overflow (see there); recompute_scores: in training, compute all that is as large as the scores again in the
+    backward pass instead of keeping it (selective recomputation, Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198).
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Attention(nn.Module, ABC):
         query_norm: nn.Module | None = None,
         key_norm: nn.Module | None = None,
         query_key_layer_scaling: bool = False,
+        recompute_scores: bool = False,
     ) -> None:
         super().__init__()
         group = context.tensor_group
@@ -60,9 +66,13 @@ class Attention(nn.Module, ABC):
         self.dropout = dropout
         self.window = window
         self.query_key_layer_scaling = query_key_layer_scaling
-        self._group = group
+        self.recompute_scores = recompute_scores
         self._positions = positions
         self._local_heads, self._local_kv_heads = num_heads // group.size, num_kv_heads // group.size
+        self._exchange = HeadExchange(
+            heads=self._local_heads, kv_heads=self._local_kv_heads, group=context.context_group
+        )
+        self._first_head = group.rank * self._local_heads + self._exchange.first_head
         self._split = split_interleaved if num_kv_heads == num_heads else split_grouped
 
         query_width, kv_width = num_heads * head_dim, num_kv_heads * head_dim
@@ -84,9 +94,10 @@ class Attention(nn.Module, ABC):
         position_ids: Tensor,
         cache: KeyValueCache | None = None,
         documents: Documents | None = None,
+        dropout_keys: DropoutKeys | None = None,
     ) -> Tensor:
         """[s, b, h] -> [s, b, h], reduced over the ranks and with bias. Keys of another document are not seen, where `documents` are given."""
-        output: Tensor = self.dense(self._mix(hidden, position_ids, cache, documents))
+        output: Tensor = self.dense(self._mix(hidden, position_ids, cache, documents, dropout_keys))
         return output
 
     def partial(
@@ -95,9 +106,10 @@ class Attention(nn.Module, ABC):
         position_ids: Tensor,
         cache: KeyValueCache | None = None,
         documents: Documents | None = None,
+        dropout_keys: DropoutKeys | None = None,
     ) -> Tensor:
         """This rank's summand of the output [s, b, h], before reduction and bias (the sequence is whole here)."""
-        return self.dense.partial(self._mix(hidden, position_ids, cache, documents))
+        return self.dense.partial(self._mix(hidden, position_ids, cache, documents, dropout_keys))
 
     @abstractmethod
     def attend(
@@ -114,8 +126,40 @@ class Attention(nn.Module, ABC):
         """The dropout probability that applies now."""
         return self.dropout if self.training else 0.0
 
+    def attend_explicitly(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor | None,
+        documents: Documents | None = None,
+        words: Tensor | None = None,
+    ) -> Tensor:
+        """`attend` with all weights in memory, dropped by these words where they are given (see explicit.py)."""
+        divisor = self.layer + 1 if self.query_key_layer_scaling else None
+
+        def core(query: Tensor, key: Tensor, value: Tensor, words: Tensor | None) -> Tensor:
+            if documents is not None:
+                hidden = documents.hidden_keys(self.window)
+            elif allowed is not None:
+                hidden = ~allowed
+            else:
+                hidden = ~causal_mask(query.shape[2], key.shape[2], window=self.window, device=query.device)
+            return explicit_attention(query, key, value, hidden, divisor=divisor, words=words, dropout=self.dropout)
+
+        if not (self.recompute_scores and self.training):
+            return core(query, key, value, words)
+        # Masks of dropout follow from the words: there is no state of a generator to keep.
+        mixed: Tensor = checkpoint(core, query, key, value, words, use_reentrant=False, preserve_rng_state=False)
+        return mixed
+
     def _mix(
-        self, hidden: Tensor, position_ids: Tensor, cache: KeyValueCache | None, documents: Documents | None
+        self,
+        hidden: Tensor,
+        position_ids: Tensor,
+        cache: KeyValueCache | None,
+        documents: Documents | None,
+        dropout_keys: DropoutKeys | None,
     ) -> Tensor:
         fused = self.query_key_value(hidden)  # [s, b, (n + 2 k) d]
         query, key, value = self._split(fused, self._local_heads, self._local_kv_heads)
@@ -127,18 +171,22 @@ class Attention(nn.Module, ABC):
             assert documents is None, "prompts are not packed"
             key, value = cache.write(self.layer, key, value)
             allowed = self._within_window(cache.allowed)
-        with self._randomness():
+        query, key, value = self._exchange.enter(query, key, value)
+        if self.active_dropout:
+            words = self._weight_words(query, dropout_keys)
+            mixed = self.attend_explicitly(query, key, value, allowed, documents, words)
+        else:
             mixed = self.attend(query, key, value, allowed, documents)
-        return mixed.permute(2, 0, 1, 3).flatten(2)  # [s, b, n d]
+        return self._exchange.leave(mixed)  # [s, b, n d]
 
     def _within_window(self, allowed: Tensor | None) -> Tensor | None:
         if allowed is None or self.window is None or self.window >= allowed.shape[-1]:
             return allowed
         return allowed & causal_mask(*allowed.shape[-2:], window=self.window, device=allowed.device)
 
-    def _randomness(self) -> AbstractContextManager[None]:
-        # Ranks hold different heads, so their dropout masks must differ.
-        return tensor_parallel_randomness(self._group) if self.active_dropout else nullcontext()
+    def _weight_words(self, query: Tensor, keys: DropoutKeys | None) -> Tensor:
+        _, heads, length, _ = query.shape
+        return weight_words(needed(keys), length=length, layer=self.layer, first_head=self._first_head, heads=heads)
 
 
 def _check_heads(num_heads: int, num_kv_heads: int, ranks: int) -> None:

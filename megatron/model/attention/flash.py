@@ -1,7 +1,7 @@
 """Attention that never writes its scores to memory: the flash-attn package where it is installed and fits, torch's SDPA otherwise.
 
 Packed documents that do not see each other are one call of the package, and document by document on a CPU, where many small calls cost
-little. SDPA on a GPU takes a mask for them. (torch's FlexAttention needs none, but compiles at the first step and trains on GPUs alone.)
+little. SDPA on a GPU takes a mask for them, where `flex` needs none.
 
 Shapes: `s` queries, `S` keys, `b` micro-batch, `n` local query heads, `k` local key/value heads, `d` head size.
 """
@@ -24,7 +24,7 @@ FLASH_ATTN_LARGEST_HEAD = 256
 
 
 class FlashAttention(Attention):
-    """The same function as `GlobalAttention`, computed block by block.
+    """The same function as `GlobalAttention`, computed block by block; while weights are dropped, that function itself.
 
     Without the flash-attn package, a window shorter than the sequence needs a mask [s, s], one for all layers, and on a GPU documents
     that do not see each other one of [b, 1, s, s].
@@ -65,7 +65,6 @@ class FlashAttention(Attention):
             value,
             attn_mask=mask,
             is_causal=mask is None,
-            dropout_p=self.active_dropout,
             enable_gqa=query.shape[1] != key.shape[1],
         )
 
@@ -76,7 +75,7 @@ class FlashAttention(Attention):
         # Its window counts the keys before and after a query's own; -1 is no limit.
         window = (-1, -1) if self.window is None else (self.window - 1, 0)
         if documents is None:
-            rows: Tensor = package.dense(*by_token, dropout_p=self.active_dropout, causal=True, window_size=window)
+            rows: Tensor = package.dense(*by_token, causal=True, window_size=window)
             return rows.transpose(1, 2)
         borders, longest = documents.cumulative_lengths(), query.shape[2]
         mixed: Tensor = package.by_documents(
@@ -85,7 +84,6 @@ class FlashAttention(Attention):
             cu_seqlens_k=borders,
             max_seqlen_q=longest,
             max_seqlen_k=longest,
-            dropout_p=self.active_dropout,
             causal=True,
             window_size=window,
         )

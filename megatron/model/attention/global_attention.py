@@ -1,18 +1,10 @@
-"""Attention computed as it is written: scores, mask, softmax, weighted sum. Memory grows with the square of the sequence.
-
-Shapes: `s` queries, `S` keys, `b` micro-batch, `n` local query heads, `k` local key/value heads, `g` = n / k, `d` head size.
-"""
+"""Attention computed as it is written (explicit.py), at all times."""
 
 from __future__ import annotations
 
-import math
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from megatron.model.attention.base import Attention
-from megatron.model.attention.mask import causal_mask
 from megatron.model.documents import Documents
 
 
@@ -28,18 +20,4 @@ class GlobalAttention(Attention):
         self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, documents: Documents | None = None
     ) -> Tensor:
         """See Attention.attend."""
-        grouped = query.unflatten(1, (key.shape[1], -1))  # [b, k, g, s, d]
-        divisor = self.layer + 1 if self.query_key_layer_scaling else 1
-        scores = (grouped / (math.sqrt(query.shape[-1]) * divisor)) @ key.unsqueeze(2).mT  # [b, k, g, s, S]
-        if self.query_key_layer_scaling:
-            scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * divisor
-        length = scores.shape[-1]
-        if documents is not None:
-            hidden = documents.hidden_keys(self.window).unsqueeze(1)
-        elif allowed is not None:
-            hidden = ~allowed.unsqueeze(1)
-        else:
-            hidden = ~causal_mask(length, length, window=self.window, device=scores.device)
-        weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1).to(value.dtype)
-        weights = F.dropout(weights, self.active_dropout)
-        return (weights @ value.unsqueeze(2)).flatten(1, 2)  # [b, n, s, d]
+        return self.attend_explicitly(query, key, value, allowed, documents)

@@ -8,6 +8,7 @@ from typing import Any
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.explaining.provenance import PROPERTIES
+from megatron.neox_arguments.explaining.schedules import configured_evaluation, growth
 from megatron.neox_arguments.keys.types import read_numbers_within
 from megatron.neox_arguments.reading.legacy import modernise
 from megatron.neox_arguments.reading.values import ConfigValues, quote
@@ -43,12 +44,16 @@ def override_lines(values: ConfigValues) -> list[str]:
 def layout_lines(args: NeoXArgs) -> list[str]:
     """How processes divide the model and the batch."""
     stages, copies, ranks = args.pipeline_stages, args.data_parallel_size, args.model_parallel_size
+    parts = args.context_parallel_size
+    context = f" x {_count(parts, 'context rank')}" if parts > 1 else ""
     samples = f"{args.train_micro_batch_size_per_gpu} a micro-batch x {args.gradient_accumulation_steps} accumulated x {_count(copies, 'data-parallel copy')}"
     tokens = args.train_batch_size * args.seq_length
     return [
         f"{_count(args.global_num_gpus, 'process')} = {_count(stages, 'pipeline stage')}"
-        f" x {_count(copies, 'data-parallel copy')} x {_count(ranks, 'tensor rank')}",
+        f" x {_count(copies, 'data-parallel copy')}{context} x {_count(ranks, 'tensor rank')}",
         f"{_count(args.train_batch_size, 'sample')} a step = {samples}; {tokens:,} tokens",
+        *(f"{title}: {words}" for title, words in growth(args).items()),
+        *([f"evaluation: {configured_evaluation(args)}"] if args.data_path or args.train_data_paths else []),
         f"{args.precision}, ZeRO stage {args.zero_stage}, launcher {args.launcher}",
     ]
 

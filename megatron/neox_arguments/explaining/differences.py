@@ -41,6 +41,10 @@ DIFFERENCES: dict[str, Difference] = {
         absent="gradients accumulate in fp32; GPT-NeoX takes the model's format ({grad_accum_dtype: bf16} for that)",
         matters=lambda values: values["precision"] != "fp32",
     ),
+    "train_label_data_paths": Difference(
+        "a label is the token itself or -100, anything else is an error; documents without any token to predict are read like "
+        "others, which GPT-NeoX leaves out unless pack_impl is packed"
+    ),
     "log_dir": Difference(absent='logs are written to "logs"; GPT-NeoX writes none'),
     "launcher": Difference(absent="local on one machine, pdsh on several; GPT-NeoX always takes pdsh"),
     "use_wandb": Difference(absent="Weights & Biases is off; GPT-NeoX switches it on when it finds an API key"),

@@ -19,8 +19,8 @@ from megatron.neox_arguments.resolving.draft import BrokenKey, Draft
 PROPERTIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "pipeline_stages": ("pipe_parallel_size, but at least 1", ("pipe_parallel_size",)),
     "data_parallel_size": (
-        "processes / (pipeline stages x tensor ranks)",
-        ("global_num_gpus", "pipeline_stages", "model_parallel_size"),
+        "processes / (pipeline stages x context ranks x tensor ranks)",
+        ("global_num_gpus", "pipeline_stages", "context_parallel_size", "model_parallel_size"),
     ),
     "gated_activation": ("whether the activation is one of geglu, reglu, swiglu, bilinear, glu", ("activation",)),
     "mlp_width": (
@@ -50,7 +50,7 @@ _INPUTS: dict[str, tuple[str, ...]] = {
     "precision": ("fp16.enabled", "bf16.enabled"),
     "dynamic_loss_scale": ("precision", "loss_scale"),
     "launcher": ("hostfile", "num_nodes", "include"),
-    "global_num_gpus": ("pipe_parallel_size", "model_parallel_size"),
+    "global_num_gpus": ("pipe_parallel_size", "context_parallel_size", "model_parallel_size"),
 }
 """The keys behind rules that do not name them."""
 

@@ -53,6 +53,11 @@ class CheckpointArgs(Group):
     finetune: bool = False
     """Load weights only and start at iteration 0 with fresh optimizer states and data order."""
 
+    allow_data_change: bool = False
+    """Go on from a checkpoint although the training data, or its order, is no longer what the run was reading: other files, documents,
+    weights, seed, seq_length or packing. Steps go on with sample after sample of the new order. Unless this is set, such a run ends
+    with what has changed. Of a large file 64 places are compared: a few bytes changed elsewhere in it do not show."""
+
     checkpoint_validation_with_forward_pass: bool = False
     """After saving, load the checkpoint again and compare a forward pass."""
 

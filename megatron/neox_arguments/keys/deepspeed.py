@@ -92,10 +92,11 @@ class DeepSpeedArgs(Group):
     """A copy of DeepSpeed's own few metrics at Weights & Biases. use_wandb is for all metrics."""
 
     curriculum_learning: Section | None = None
-    """Train on short sequences first and lengthen them, which is cheaper and steadier at the start."""
+    """Train on short sequences first and lengthen them, which is cheaper and steadier at the start: each step takes the first tokens of its
+    samples, as many as its iteration says, and drops the rest. Evaluation takes whole samples. Default: whole samples throughout."""
 
     curriculum_seqlen: Integer = Field(0, ge=0)
-    """Present sequence length of the curriculum. Set while running."""
+    """Sequence length that the curriculum had reached when an existing config was saved."""
 
     data_efficiency: Section | None = None
     """DeepSpeed's data sampling and routing."""

@@ -29,6 +29,11 @@ _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 _MEANINGS = {"warmup": ", as it is a share of the decay iterations", "rotary_pct": ", as it is a share of the channels"}
 """What is easily mistaken about a key that has an upper limit."""
 
+_LISTS = {
+    "rampup_batch_size": "expected three whole numbers, [first batch, increment, samples]; give them, as in [32, 32, 100000]"
+}
+"""What to say of lists whose places mean something."""
+
 _SECTION_EXAMPLES = {
     "optimizer": "{type: Adam, params: {lr: 1e-4}}",
     "zero_optimization": "{stage: 1}",
@@ -62,6 +67,8 @@ def expectation(details: ErrorDetails, key: str = "") -> str:
             return "expected true or false; write one of the two"
         case "string_type":
             return f"expected text; {_text_like(value)}"
+        case "tuple_type" | "too_short" | "missing" | "too_long" if key in _LISTS:
+            return _LISTS[key]
         case "tuple_type":
             return f"expected a list; {_list_like(value)}"
         case "too_short" | "missing":

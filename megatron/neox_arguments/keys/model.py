@@ -108,7 +108,8 @@ class ModelArgs(Group):
     attention_config: AttentionTypes = Field(DERIVED)
     """Attention type of each layer, as a list of `[[types...], repeat]`: `[[["global", "flash"], 6]]` alternates over 12 layers, and
     repeat "all" goes on to num_layers. A plain list of one type a layer is taken as it is. Default: global everywhere. `flash` gives
-    the numbers of `global` up to rounding, in less memory."""
+    the numbers of `global` up to rounding, in less memory; `flex` does so without the mask that `flash` needs on a GPU for windows and for
+    documents kept apart (reset_attention_mask) where the flash-attn package is not installed."""
 
     sparsity_config: Section | None = None
     """Block size and pattern of sparse attention types."""
@@ -299,10 +300,13 @@ class ModelArgs(Group):
     """muP: ratio of widths between the base model and the one used to compute its shapes."""
 
     hidden_dropout: Number = Field(0.0, ge=0, lt=1)
-    """Probability that a channel is zeroed after the embedding and before each addition to the residual stream, while training."""
+    """Probability that a channel is zeroed after the embedding and before each addition to the residual stream, while training. Masks
+    follow from seed, step, sample, layer and position alone: every layout drops the same, and so does a resumed run."""
 
     attention_dropout: Number = Field(0.0, ge=0, lt=1)
-    """Probability that an attention weight is zeroed, while training."""
+    """Probability that an attention weight is zeroed, while training. Masks are the same in every layout, as those of hidden_dropout. Above
+    0 every attention type therefore trains as `global` does, with its time and memory (squares of the sequence), for the kernels of
+    `flash` and `flex` draw masks that no other layout could draw: set it to 0 for speed."""
 
     onnx_safe: bool = False
     """Avoid operations that the ONNX exporter did not know."""

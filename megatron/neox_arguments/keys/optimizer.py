@@ -41,8 +41,8 @@ class OptimizerArgs(Group):
     """Older spelling of gradient_clipping."""
 
     zero_optimization: Section = Field(DERIVED)
-    """ZeRO, which divides among data-parallel ranks what each would hold: stage 0 nothing, 1 optimizer states, 2 also gradients, 3
-    also weights. Further keys say how they are exchanged. A given section replaces the default as a whole. Default: stage 0."""
+    """ZeRO, which divides among data-parallel (and context) ranks what each would hold: stage 0 nothing, 1 optimizer states, 2 also
+    gradients, 3 also weights. Further keys say how they are exchanged. A given section replaces the default as a whole. Default: stage 0."""
 
     zero_stage: Integer = Field(DERIVED, ge=0, le=3)
     """What data-parallel ranks divide: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights. Default:

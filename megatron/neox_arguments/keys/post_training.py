@@ -64,19 +64,20 @@ class PostTrainingArgs(Group):
     """Subtract from each reward the mean reward of the other samples of its prompt (RLOO), which lowers the variance."""
 
     train_label_data_paths: Texts | None = None
-    """Datasets of labels aligned with train_data_paths (the token to predict, -100 where no loss is taken)."""
+    """Datasets of labels, one for each of train_data_paths, with the same documents: the token itself where it is to be predicted, -100
+    where no loss is taken."""
 
     train_reward_data_paths: Texts | None = None
     """Datasets of rewards (one number a document) aligned with train_data_paths."""
 
     valid_label_data_paths: Texts | None = None
-    """As train_label_data_paths, for validation."""
+    """As train_label_data_paths, for validation. Without them all tokens of valid_data_paths count."""
 
     valid_reward_data_paths: Texts | None = None
     """As train_reward_data_paths, for validation."""
 
     test_label_data_paths: Texts | None = None
-    """As train_label_data_paths, for the final test."""
+    """As train_label_data_paths, for the final test. Without them all tokens of test_data_paths count."""
 
     test_reward_data_paths: Texts | None = None
     """As train_reward_data_paths, for the final test."""

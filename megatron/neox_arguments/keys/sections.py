@@ -46,12 +46,14 @@ SECTIONS = _Sections(
         "bf16": "section_keys:Bf16Keys",
         "data_types": "section_keys:DataTypesKeys",
         "rope_scaling": "section_keys:RopeScalingKeys",
+        "loss_spike": "guards:LossSpikeKeys",
         "flops_profiler": "section_keys:FlopsProfilerKeys",
         "comms_logger": "section_keys:CommsLoggerKeys",
         "tensorboard": "section_keys:MonitorKeys",
         "csv_monitor": "section_keys:MonitorKeys",
         "wandb": "unbuilt_section_keys:WandbKeys",
-        "curriculum_learning": "unbuilt_section_keys:CurriculumKeys",
+        "curriculum_learning": "curriculum_keys:CurriculumKeys",
+        "curriculum_learning.schedule_config": "curriculum_keys:CurriculumScheduleKeys",
         "soft_prompt_tuning": "unbuilt_section_keys:SoftPromptKeys",
         "sparsity_config": "unbuilt_section_keys:SparsityKeys",
         "scheduler": "unbuilt_section_keys:SchedulerKeys",
@@ -78,7 +80,9 @@ CHECKED = (
 )
 """Sections that DeepSpeed gets: their keys and values must be ones that it takes."""
 
-CLOSED = (*CHECKED, "optimizer", "rope_scaling")
+CURRICULUM = ("curriculum_learning", "curriculum_learning.schedule_config")
+
+CLOSED = (*CHECKED, *CURRICULUM, "optimizer", "rope_scaling", "loss_spike")
 """Sections that may hold no keys but those of their fields."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from megatron.neox_arguments.keys.types import DERIVED, Group, Integer, Number, Texts
+
+BatchRamp = tuple[Annotated[Integer, Field(ge=1)], Annotated[Integer, Field(ge=1)], Annotated[Integer, Field(ge=0)]]
 
 
 class TrainingArgs(Group):
@@ -27,6 +29,12 @@ class TrainingArgs(Group):
     the other. With a pipeline, also the number of micro-batches in flight: use at least 4 times the stages. Default: what the batch
     sizes give, else 1."""
 
+    rampup_batch_size: BatchRamp | None = None
+    """Batches that grow: [first batch, increment, samples]. The first step takes the first batch; within that many samples, evenly, the
+    batch grows by increments to train_batch_size. Early steps learn little from large batches, so a ramp saves samples. Each batch is a
+    multiple of the micro-batch x data-parallel size, as it grows by accumulation; evaluation takes train_batch_size throughout.
+    Default: no ramp."""
+
     batch_size: Integer | None = Field(None, ge=1)
     """Older spelling of train_micro_batch_size_per_gpu."""
 
@@ -46,10 +54,10 @@ class TrainingArgs(Group):
     """Prefixes of tokenised datasets to train on, mixed by train_data_weights. Needs valid_data_paths and test_data_paths as well."""
 
     valid_data_paths: Texts | None = None
-    """Prefixes of the datasets of the evaluations while training."""
+    """Prefixes of the datasets of the evaluations while training; [] evaluates on none."""
 
     test_data_paths: Texts | None = None
-    """Prefixes of the datasets of the evaluation after training."""
+    """Prefixes of the datasets of the evaluation after training; [] evaluates on none."""
 
     train_data_weights: tuple[Number, ...] | None = None
     """Relative frequency of samples from each of train_data_paths; normalised. Default: equal."""
@@ -59,6 +67,11 @@ class TrainingArgs(Group):
 
     test_data_weights: tuple[Number, ...] | None = None
     """Relative frequencies for test_data_paths. Default: equal."""
+
+    validation_sets: dict[str, Any] | None = None
+    """Further sets to evaluate on while training, each under its own name: {code: {paths: [...]}, wiki: {paths: [...], weights: [...]}}.
+    `paths` are prefixes of tokenised datasets, read whole; `weights` their relative frequencies, default equal; `label_paths` their label
+    data. They are reported as validation/NAME, beside the set of valid_data_paths or split, which is called validation."""
 
     weight_by_num_documents: bool = False
     """Derive the weights from the number of documents in each dataset instead; see weighted_sampler_alpha."""
@@ -77,7 +90,7 @@ class TrainingArgs(Group):
     """How documents become samples: `packed` cuts the endless stream of documents into pieces, `pack_until_overflow` puts whole documents
     together until the next does not fit, `unpacked` gives each document a sample of its own, in file order. The last two fill up with
     padding, which costs compute but takes no loss, and cut what is longer than a sample (see allow_chopped). They shuffle all samples that
-    a run asks for: another train_iters, or a batch size changed on the way, gives another order."""
+    a run asks for, so another train_iters gives another order; a run that is resumed keeps the one it began with."""
 
     mmap_warmup: bool = False
     """Read every data file once before training so that it lies in the page cache: a slower start, and no waiting for a slow disk
@@ -105,11 +118,12 @@ class TrainingArgs(Group):
     gets faster the shorter the documents are; on a GPU that takes the flash-attn package. Without it, and in `global` attention, a mask
     of seq_length x seq_length is kept for each sample of a micro-batch."""
 
-    eval_interval: Integer = Field(1000, ge=1)
-    """Iterations between two evaluations on the validation data."""
+    eval_interval: Integer = Field(1000, ge=0)
+    """Iterations between two evaluations on the validation data; 0 evaluates after training only."""
 
     eval_iters: Integer = Field(100, ge=0)
-    """Batches of an evaluation; 0 never evaluates. Each costs about a third of a training step; more give a less noisy loss."""
+    """Batches of an evaluation, of train_batch_size samples each; 0 never evaluates. Each costs about a third of a training step; more
+    give a less noisy loss. Beyond its end a set is read again."""
 
     char_level_ppl: bool = False
     """Also report perplexity per character in evaluations, which makes tokenizers comparable."""
@@ -128,23 +142,28 @@ class TrainingArgs(Group):
 
     checkpoint_activations: bool = False
     """Keep only the inputs of every checkpoint_num_layers blocks and compute the rest again in the backward pass: about a third more
-    compute, activation memory divided by the number of layers."""
+    compute, activation memory divided by the number of layers. recompute_granularity asks for less of both."""
+
+    recompute_granularity: Literal["full", "selective"] = "full"
+    """What checkpoint_activations computes again: `full` whole blocks; `selective` the scores, softmax and dropout of attention alone,
+    which are most of the memory of long sequences and a few percent of the compute (Korthikanti et al. 2022). Attention that never
+    writes its scores (flash, flex without dropout) keeps none: there selective changes nothing."""
 
     checkpoint_num_layers: Integer = Field(1, ge=1)
-    """Blocks recomputed together. 1 recomputes one block at a time and is usually best."""
+    """Blocks recomputed together. 1 recomputes one block at a time and is usually best. Of no use with selective recomputation."""
 
     deepspeed_activation_checkpointing: bool = True
     """Whose recomputation is used. Accepted; it is torch's non-reentrant one in every mode, with the same numbers."""
 
     partition_activations: bool = False
-    """Divide kept activations over the tensor ranks. Accepted without effect so far: sequence_parallel divides the same activations and
-    needs no gathering before the recomputation."""
+    """Divide the kept inputs of recomputed blocks over the tensor ranks, and gather them before each is computed again. With
+    sequence_parallel they are divided without it, and more besides."""
 
     contiguous_checkpointing: bool = False
-    """Keep activations in one preallocated buffer, against fragmented memory."""
+    """Keep activations in one preallocated buffer, against fragmented memory; torch's allocator has expandable segments against that."""
 
     checkpoint_in_cpu: bool = False
-    """Keep activations in host memory: room on the device, at the price of slow transfers."""
+    """Keep the inputs of recomputed blocks in host memory (page-locked): room on the device, at the price of a transfer each way."""
 
     synchronize_each_layer: bool = False
     """Wait for the GPU after each recomputed layer. Accepted without effect: it only slows down."""

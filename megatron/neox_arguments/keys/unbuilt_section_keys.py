@@ -9,28 +9,6 @@ from pydantic import Field
 from megatron.neox_arguments.keys.types import DERIVED, Group, Integer, Number, Section
 
 
-class CurriculumKeys(Group):
-    """Short sequences first, longer ones later."""
-
-    enabled: bool = False
-    """Whether sequences start short."""
-
-    curriculum_type: Literal["seqlen"] = "seqlen"
-    """What grows: the sequence length."""
-
-    min_difficulty: Integer = Field(DERIVED, ge=1)
-    """Tokens of a sample at the start. Must be given."""
-
-    max_difficulty: Integer = Field(DERIVED, ge=1)
-    """Tokens of a sample at the end, usually seq_length. Must be given."""
-
-    schedule_type: Literal["fixed_linear", "fixed_root", "fixed_discrete"] = "fixed_linear"
-    """How the length grows: in proportion to the iteration, to a root of it, or through a list of lengths."""
-
-    schedule_config: Section = Field(DERIVED)
-    """Settings of the schedule: {total_curriculum_step, difficulty_step} and, for fixed_root, root_degree."""
-
-
 class SoftPromptKeys(Group):
     """Embeddings that are trained in place of the model."""
 

@@ -13,7 +13,8 @@ class OffloadOptimizerKeys(Group):
     """Where optimizer states are kept instead of on the device."""
 
     device: Literal["none", "cpu", "nvme"] = "none"
-    """Where optimizer states lie: `none` is the device itself, `cpu` host memory, `nvme` a disk. The step then runs on the CPU."""
+    """Where optimizer states lie: `none` is the device itself, `cpu` host memory, where torch's optimizer then updates them (nothing is
+    compiled); `nvme`, a disk, is not supported."""
 
     nvme_path: str | None = None
     """Directory of the disk, for device nvme."""
@@ -113,7 +114,8 @@ class ZeroKeys(Group):
     """A format of DeepSpeed's own checkpoints, which are not used here."""
 
     offload_optimizer: Section | None = None
-    """Keep optimizer states in host memory or on a disk."""
+    """Keep optimizer states, and the gradients they are updated by, in host memory: much less memory of the device, slower steps. Works
+    at every stage, with pipelines and in every precision; checkpoints are the same."""
 
     offload_param: Section | None = None
     """Keep weights in host memory or on a disk (stage 3)."""

@@ -22,6 +22,8 @@ OTHER_NAMES: dict[str, str] = {
     # layout and batch
     **dict.fromkeys(("tensor_model_parallel_size", "tensor_parallel_size", "tp", "tp_size"), "model_parallel_size"),
     **dict.fromkeys(("pipeline_model_parallel_size", "pipeline_parallel_size", "pp", "pp_size"), "pipe_parallel_size"),
+    **dict.fromkeys(("cp", "cp_size", "context_parallel"), "context_parallel_size"),
+    **dict.fromkeys(("ulysses_size", "ulysses_sequence_parallel_size", "ulysses_degree"), "context_parallel_size"),
     **dict.fromkeys(("global_batch_size", "total_batch_size"), "train_batch_size"),
     **dict.fromkeys(("micro_batch_size", "per_device_train_batch_size"), "train_micro_batch_size_per_gpu"),
     **dict.fromkeys(("grad_accumulation_steps", "accumulate_grad_batches"), "gradient_accumulation_steps"),

@@ -57,11 +57,15 @@ def _hint(key: str, arguments: type[Group]) -> str:
 
 
 def _group_by_path(error: ValidationError) -> dict[KeyPath, ErrorDetails]:
-    """One error for each wrong value; for a union of types pydantic reports each member, of which the last is the most general."""
+    """One error for each wrong value; for a union of types pydantic reports each member, of which the last is the most general.
+
+    What a list lacks is an error of the list.
+    """
     by_path: dict[KeyPath, ErrorDetails] = {}
     for details in error.errors():
         key, *inner = details["loc"]
-        by_path[(key, *(part for part in inner if isinstance(part, int)))] = details
+        positions = [] if details["type"] == "missing" else [part for part in inner if isinstance(part, int)]
+        by_path[(key, *positions)] = details
     return by_path
 
 

@@ -14,6 +14,7 @@ from megatron.neox_arguments.keys.types import Group
 from megatron.neox_arguments.reading.excerpt import excerpt
 from megatron.neox_arguments.reading.legacy import Translation, modernise, translate
 from megatron.neox_arguments.reading.values import ConfigValues
+from megatron.neox_arguments.resolving.checks.curriculum import slow_lengths
 from megatron.neox_arguments.resolving.draft import Draft
 from megatron.neox_arguments.resolving.read import read_draft
 from megatron.neox_arguments.resolving.steps import STEPS, STEPS_BEFORE_WORLD
@@ -125,11 +126,12 @@ def _require_keys(draft: Draft) -> None:
 
 def _notes(draft: Draft, translations: Sequence[Translation]) -> list[str]:
     fields = draft.source.values
-    return [str(translation) for translation in translations] + [
+    unheard = [
         f"{draft.locate(key)}: accepted without effect; {reason}"
         for key, reason in WITHOUT_EFFECT.items()
         if key in fields and not is_off(draft.values[key], False)
     ]
+    return [*map(str, translations), *unheard, *slow_lengths(draft)]
 
 
 def _derive_world(draft: Draft, world_size: int | Callable[[Any], int] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from megatron.neox_arguments.keys.types import read_number
@@ -20,7 +21,7 @@ def smallest_world(values: ConfigValues) -> int | None:
 
     if size("global_num_gpus", "world_size"):
         return None
-    copy = max(size("pipe_parallel_size"), 1) * max(size("model_parallel_size"), 1)
+    copy = math.prod(max(size(f"{part}_parallel_size"), 1) for part in ("pipe", "context", "model"))
     train, accumulation = size("train_batch_size"), size("gradient_accumulation_steps")
     in_copy = size("train_micro_batch_size_per_gpu", "batch_size") * accumulation
     return copy * max(train // in_copy, 1) if in_copy else copy

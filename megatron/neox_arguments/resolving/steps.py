@@ -84,6 +84,7 @@ def _derive_batch(draft: Draft) -> None:
         draft.global_num_gpus,
         pipe_parallel_size=draft.pipe_parallel_size,
         model_parallel_size=draft.model_parallel_size,
+        context_parallel_size=draft.context_parallel_size,
     )
     if micro is None and train is None and not needs_training_keys(draft):
         micro = 1

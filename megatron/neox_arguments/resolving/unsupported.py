@@ -27,7 +27,6 @@ _ONLINE = "online data"
 _TRANSFORMER_ENGINE = "Transformer Engine"
 _MUP = "maximal update parametrisation"
 _EXPERTS = "mixture of experts"
-_RECOMPUTATION = "this way of keeping activations"
 _NOISE = "the gradient noise scale"
 _S3 = "uploading checkpoints"
 _MEMORY = "memory profiling"
@@ -57,7 +56,6 @@ NOT_BUILT: dict[str, str] = {
     "data_impl": "the format before mmap",
     "short_seq_prob": "masked-language-model data",
     "char_level_ppl": "perplexity per character",
-    **dict.fromkeys(("train_label_data_paths", "valid_label_data_paths", "test_label_data_paths"), "label data"),
     **dict.fromkeys(("train_reward_data_paths", "valid_reward_data_paths", "test_reward_data_paths"), "reward data"),
     **{
         f"{sign}_{part}{label}_data_paths": "pairwise data"
@@ -75,11 +73,10 @@ NOT_BUILT: dict[str, str] = {
     **dict.fromkeys(("weight_server_port", "online_dataserver_ips", "online_dataserver_ports"), _ONLINE),
     "precompute_model_name": "precomputing log-probabilities",
     # memory and speed
-    **dict.fromkeys(("contiguous_checkpointing", "checkpoint_in_cpu", "profile_backward"), _RECOMPUTATION),
-    "zero_optimization.offload_optimizer": "ZeRO offload",
-    "zero_optimization.offload_param": "ZeRO offload",
-    "zero_optimization.cpu_offload": "ZeRO offload",
-    "zero_optimization.cpu_offload_param": "ZeRO offload",
+    "contiguous_checkpointing": "one buffer for kept activations (PYTORCH_ALLOC_CONF=expandable_segments:True helps against fragmented memory)",
+    "profile_backward": "timing recomputed layers",
+    "zero_optimization.offload_param": "keeping weights in host memory (offload_optimizer keeps optimizer states there)",
+    "zero_optimization.cpu_offload_param": "keeping weights in host memory (offload_optimizer keeps optimizer states there)",
     "use_bnb_optimizer": "an 8-bit optimizer",
     "lazy_mpu_init": "delayed process groups",
     # optimizer
@@ -108,8 +105,6 @@ NOT_BUILT: dict[str, str] = {
     "activation_checkpointing": "DeepSpeed's recomputation (use checkpoint_activations)",
     "sparse_attention": "sparse attention",
     "sparse_gradients": "sparse gradients",
-    "curriculum_learning": "curriculum learning",
-    "curriculum_seqlen": "curriculum learning",
     "data_efficiency": "DeepSpeed's data sampling",
     "autotuning": "autotuning",
     "autotuning_run": "autotuning",
@@ -131,13 +126,13 @@ RUNTIME: tuple[str, ...] = (
 )
 
 WITHOUT_EFFECT: dict[str, str] = {
-    "partition_activations": "kept activations are not divided over tensor ranks yet; sequence_parallel saves the same memory",
     "synchronize_each_layer": "it would only slow training down",
     "fused_kernels_build_path": "nothing is compiled when training starts",
     "log_grad_norm": "the global gradient norm is always logged, norms of single gradients are not yet",
     "no_save_rng": "random numbers are a function of seed and iteration, there is no state to save",
     "no_load_rng": "random numbers are a function of seed and iteration, there is no state to load",
     "padded_vocab_size": "a run counts the rows itself, by the tokenizer and make_vocab_size_divisible_by",
+    "curriculum_seqlen": "the sequence length of a step follows from curriculum_learning and the iteration",
     "override_lr_scheduler": "the config always decides the schedule",
 }
 

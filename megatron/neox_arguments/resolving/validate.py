@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from megatron.neox_arguments.resolving.checks.batch_ramp import check_batch_ramp
 from megatron.neox_arguments.resolving.checks.checkpoints import check_checkpoint_exists, check_checkpoint_factor
+from megatron.neox_arguments.resolving.checks.curriculum import (
+    check_curriculum,
+    check_curriculum_divides,
+    check_curriculum_with_gmlp,
+)
 from megatron.neox_arguments.resolving.checks.data import (
     check_all_data_parts,
     check_companion_paths,
@@ -19,12 +25,18 @@ from megatron.neox_arguments.resolving.checks.data import (
     check_split,
     check_weights_match_paths,
 )
+from megatron.neox_arguments.resolving.checks.guards import check_loss_spike
 from megatron.neox_arguments.resolving.checks.hosts import check_hostfile_exists, check_include_or_exclude
 from megatron.neox_arguments.resolving.checks.layout import (
+    check_context_ranks_have_attention,
     check_gmlp_with_partitioned_activations,
+    check_heads_divide_over_context_ranks,
     check_heads_divide_over_tensor_ranks,
     check_mlp_divides_over_tensor_ranks,
+    check_offload,
     check_pipeline_has_layers,
+    check_selective_recomputation,
+    check_sequence_divides_over_context_ranks,
     check_sequence_divides_over_tensor_ranks,
     check_sparse_attention_heads,
     check_zero_with_experts,
@@ -55,6 +67,7 @@ from megatron.neox_arguments.resolving.checks.run import (
 )
 from megatron.neox_arguments.resolving.checks.sections import check_extra_deepspeed_keys
 from megatron.neox_arguments.resolving.checks.tokenizer import check_end_of_document, check_tokenizer_files
+from megatron.neox_arguments.resolving.checks.validation_sets import check_validation_sets
 from megatron.neox_arguments.resolving.unsupported import (
     check_attention_types,
     check_runtime_keys,
@@ -67,12 +80,17 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_zero_with_experts,
     check_zero_with_recurrent_mixers,
     check_gmlp_with_partitioned_activations,
+    check_offload,
+    check_selective_recomputation,
     check_sparse_attention_heads,
     check_pipeline_has_layers,
     check_partition_method,
     check_heads_divide_over_tensor_ranks,
     check_mlp_divides_over_tensor_ranks,
     check_sequence_divides_over_tensor_ranks,
+    check_sequence_divides_over_context_ranks,
+    check_heads_divide_over_context_ranks,
+    check_context_ranks_have_attention,
     check_heads_divide_hidden_size,
     check_key_value_heads,
     check_positions_cover_sequence,
@@ -89,15 +107,21 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_iteration_bound_optimizer,
     check_learning_rates,
     check_decay_length,
+    check_batch_ramp,
+    check_curriculum,
+    check_curriculum_divides,
+    check_curriculum_with_gmlp,
     check_one_data_source,
     check_all_data_parts,
     check_weights_match_paths,
+    check_validation_sets,
     check_companion_paths,
     check_rewards_are_unpacked,
     check_long_documents_can_be_left_out,
     check_split,
     check_end_of_document,
     check_checkpoint_factor,
+    check_loss_spike,
     check_extra_deepspeed_keys,
     check_wandb_host,
 )

@@ -16,6 +16,7 @@ _NAMED_OTHERWISE = frozenset(
 
 SIZES: dict[str, Callable[[NeoXArgs], bool]] = {
     "tensor parallelism": lambda args: args.model_parallel_size > 1,
+    "context parallelism": lambda args: args.context_parallel_size > 1,
     "several pipeline stages": lambda args: args.pipeline_stages > 1,
     "grouped-query attention": lambda args: 1 < args.num_kv_heads < args.num_attention_heads,
     "multi-query attention": lambda args: args.num_kv_heads == 1 < args.num_attention_heads,
@@ -36,6 +37,7 @@ SIZES: dict[str, Callable[[NeoXArgs], bool]] = {
     ),
     "hidden dropout": lambda args: args.hidden_dropout > 0,
     "attention dropout": lambda args: args.attention_dropout > 0,
+    "batch ramp-up": lambda args: args.rampup_batch_size is not None,
     "gradient accumulation": lambda args: args.gradient_accumulation_steps > 1,
     "warm-up": lambda args: args.warmup > 0,
     "a floor under the learning rate": lambda args: args.min_lr > 0,

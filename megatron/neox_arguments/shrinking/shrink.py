@@ -13,6 +13,7 @@ from megatron.neox_arguments.reading.values import ConfigValues, Origin
 from megatron.neox_arguments.resolving.smallest_world import smallest_world
 from megatron.neox_arguments.shrinking.smaller_model import smaller_model
 from megatron.neox_arguments.shrinking.smaller_run import smaller_layout, smaller_run
+from megatron.neox_arguments.shrinking.smaller_schedules import smaller_schedules
 
 ORIGIN = Origin("shrink")
 """Where every changed value says that it comes from."""
@@ -28,11 +29,19 @@ def shrink(values: ConfigValues, *, world_size_limit: int = 4) -> ConfigValues:
     args = NeoXArgs.from_values(values, world_size=smallest_world(values), planning=True)
     given = {key: value for key, value in values.values.items() if value is not None}
     copies = args.data_parallel_size if _says_processes(given) else 2
-    layout = smaller_layout(args.pipe_parallel_size, copies, args.model_parallel_size, limit=world_size_limit)
+    sizes = args.pipe_parallel_size, copies, args.model_parallel_size, args.context_parallel_size
+    layout = smaller_layout(*sizes, limit=world_size_limit)
     changes = {
-        **smaller_model(args, given=given, tensor=layout.tensor, stages=layout.stages),
+        **smaller_model(args, given=given, tensor=layout.tensor, stages=layout.stages, context=layout.context),
         **smaller_run(args, given=given, layout=layout),
     }
+    changes |= smaller_schedules(
+        args,
+        layout=layout,
+        micro=changes["train_micro_batch_size_per_gpu"],
+        accumulation=changes["gradient_accumulation_steps"],
+        length=changes["seq_length"],
+    )
     for key, value in changes.items():
         if _current(values, key) != value:
             values = values.with_value(key.split("."), value, ORIGIN)

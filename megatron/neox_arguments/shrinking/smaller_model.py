@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,12 @@ HEADS, KV_HEADS, HEAD_DIM, SEQUENCE, MULTIPLE = 4, 2, 8, 32, 8
 """The sizes aimed at; a model that has less already keeps what it has."""
 
 
-def smaller_model(args: NeoXArgs, *, given: Mapping[str, Any], tensor: int, stages: int) -> dict[str, Any]:
-    """New values by key path of a model with the same features that fits `tensor` ranks and `stages`; `given`: the keys that were written."""
-    heads, kv_heads = smaller_heads(args.num_attention_heads, args.num_kv_heads, tensor=tensor)
+def smaller_model(
+    args: NeoXArgs, *, given: Mapping[str, Any], tensor: int, stages: int, context: int = 1
+) -> dict[str, Any]:
+    """New values by key path of a model with the same features that fits `tensor` x `context` ranks and `stages`; `given`: the keys that
+    were written."""
+    heads, kv_heads = smaller_heads(args.num_attention_heads, args.num_kv_heads, ranks=tensor * context)
     head_dim = smaller_head_dim(args)
     hidden = heads * head_dim
     changes: dict[str, Any] = {"num_attention_heads": heads}
@@ -28,18 +32,19 @@ def smaller_model(args: NeoXArgs, *, given: Mapping[str, Any], tensor: int, stag
     changes["hidden_size"] = hidden
     changes |= _mlp(args, given, hidden=hidden, tensor=tensor)
     changes |= _layers(args, given, stages=stages)
-    changes |= _positions(args, given, tensor=tensor)
+    changes |= _positions(args, given, ranks=tensor * context)
     changes |= _vocabulary(args, tensor=tensor)
     return changes | _other_mixers(args, hidden=hidden, head_dim=head_dim)
 
 
-def smaller_heads(heads: int, kv_heads: int, *, tensor: int) -> tuple[int, int]:
-    """(query heads, key/value heads), both divisible by `tensor`, with a ratio above 1 if and only if it was."""
+def smaller_heads(heads: int, kv_heads: int, *, ranks: int) -> tuple[int, int]:
+    """(query heads, key/value heads), the first divisible by `ranks`, with a ratio above 1 if and only if it was."""
     if kv_heads == heads:
-        count = min(heads, HEADS) // tensor * tensor
+        count = min(heads, HEADS) // ranks * ranks
         return count, count
     kv_count = min(kv_heads, KV_HEADS)
-    return max(min(heads, HEADS) // kv_count, 2) * kv_count, kv_count
+    unit = math.lcm(2 * kv_count, ranks)
+    return max(min(heads, HEADS) // unit, 1) * unit, kv_count
 
 
 def smaller_head_dim(args: NeoXArgs) -> int:
@@ -96,9 +101,9 @@ def _layers(args: NeoXArgs, given: Mapping[str, Any], *, stages: int) -> dict[st
     return changes
 
 
-def _positions(args: NeoXArgs, given: Mapping[str, Any], *, tensor: int) -> dict[str, Any]:
+def _positions(args: NeoXArgs, given: Mapping[str, Any], *, ranks: int) -> dict[str, Any]:
     """A short sequence; lengths that are compared with it keep their ratio to it."""
-    length = max(min(args.seq_length, SEQUENCE) // tensor, 1) * tensor
+    length = max(min(args.seq_length, SEQUENCE) // ranks, 1) * ranks
 
     def scaled(positions: int) -> int:
         return max(positions * length // args.seq_length, 1)

@@ -19,6 +19,7 @@ class SmallLayout:
     pipe: int
     data: int
     tensor: int
+    context: int = 1
 
     @property
     def stages(self) -> int:
@@ -26,16 +27,17 @@ class SmallLayout:
 
     @property
     def world_size(self) -> int:
-        return self.stages * self.data * self.tensor
+        return self.stages * self.data * self.context * self.tensor
 
 
-def smaller_layout(pipe: int, data: int, tensor: int, *, limit: int) -> SmallLayout:
-    """At most two of each; where these are more processes than `limit`, data-parallel copies go first, then the pipeline, then tensor
-    ranks."""
-    pipe, data, tensor = min(pipe, 2), min(data, 2), min(tensor, 2)
+def smaller_layout(pipe: int, data: int, tensor: int, context: int = 1, *, limit: int) -> SmallLayout:
+    """At most two of each; where these are more processes than `limit`, data-parallel copies go first, then the pipeline, then context
+    ranks, then tensor ranks."""
+    pipe, data, tensor, context = (min(size, 2) for size in (pipe, data, tensor, context))
     single = min(pipe, 1)
     candidates = [
-        *(SmallLayout(pipe, copies, tensor) for copies in (data, 1)),
+        *(SmallLayout(pipe, copies, tensor, context) for copies in (data, 1)),
+        *(SmallLayout(single, copies, tensor, context) for copies in (data, 1)),
         *(SmallLayout(single, copies, tensor) for copies in (data, 1)),
         *(SmallLayout(single, copies, 1) for copies in (data, 1)),
     ]
@@ -47,6 +49,7 @@ def smaller_run(args: NeoXArgs, *, given: Mapping[str, Any], layout: SmallLayout
     return {
         "pipe_parallel_size": layout.pipe,
         "model_parallel_size": layout.tensor,
+        "context_parallel_size": layout.context,
         "global_num_gpus": layout.world_size,
         "num_gpus": layout.world_size,
         **{
@@ -94,6 +97,8 @@ def _intervals(args: NeoXArgs) -> dict[str, Any]:
     }
     if args.checkpoint_factor is not None and args.checkpoint_scale == "linear":
         changes["checkpoint_factor"] = min(int(args.checkpoint_factor), ITERATIONS // 2)
+    if args.check_desync:
+        changes["check_desync"] = min(args.check_desync, ITERATIONS // 2)
     if args.exit_interval is not None:
         changes["exit_interval"] = min(args.exit_interval, ITERATIONS)
     if args.profile:

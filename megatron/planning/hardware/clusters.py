@@ -101,8 +101,10 @@ def _runner_args(values: ConfigValues) -> RunnerArgs:
 
 def _generic_cluster(values: ConfigValues) -> Cluster:
     """As many generic devices as the config names, or one copy of its model takes."""
-    stages, ranks = (whole_number(values.values.get(key)) or 1 for key in ("pipe_parallel_size", "model_parallel_size"))
+    copy = math.prod(
+        whole_number(values.values.get(f"{part}_parallel_size")) or 1 for part in ("pipe", "context", "model")
+    )
     written = [whole_number(values.values.get(key)) for key in WORLD_KEYS]
-    count = next(filter(None, written), stages * ranks)
+    count = next(filter(None, written), copy)
     per_node = max(size for size in range(1, min(count, DEVICES_PER_NODE) + 1) if count % size == 0)
     return Cluster(count // per_node, per_node, GENERIC)

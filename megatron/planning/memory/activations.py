@@ -1,8 +1,8 @@
 """What autograd keeps of one micro-batch until its backward pass, in bytes a device, layer by layer.
 
 Counted are tensors that an operation saves for its backward pass, each memory once, in the modules of `megatron.model`; views cost
-nothing. `device` matters where torch saves other things on a GPU: the mask of a dropout is a byte an element there, on the CPU a number
-of the model's precision; statistics of a LayerNorm are fp32 there; RMSNorm is one operation there, on the CPU several that each save.
+nothing. `device` matters where torch saves other things on a GPU: statistics of a LayerNorm are fp32 there; RMSNorm is one operation
+there, on the CPU several that each save. Dropout keeps a word for each token, by which it draws the mask again.
 
 Letters: T tokens of a micro-batch, `T'` the part of them that a rank has between tensor-parallel regions, e bytes a number, h hidden,
 q and k local widths of queries and of keys, w local MLP width.
@@ -19,13 +19,17 @@ from megatron.planning.memory.sizes import INTEGER, WIDE, Sizes
 from megatron.planning.model.experts import has_experts
 
 
-def block_bytes(args: NeoXArgs, sizes: Sizes, layer: int) -> int:
-    """What block number `layer`, from 0, keeps, its input included where an operation in it keeps that."""
+def block_bytes(args: NeoXArgs, sizes: Sizes, layer: int, *, is_without_scores: bool = False) -> int:
+    """What block number `layer`, from 0, keeps, its input included where an operation in it keeps that.
+
+    is_without_scores: attention's scores and what follows from them are recomputed.
+    """
     kind = args.attention_config[layer]
     if kind in WHOLE_BLOCKS:
         return mixer_bytes(args, sizes, kind)
     inner = experts_bytes(args, sizes) if has_experts(args, layer) else mlp_bytes(args, sizes)
-    return _stream_bytes(args, sizes) + attention_bytes(args, sizes, kind) + inner
+    attention = attention_bytes(args, sizes, kind, is_without_scores=is_without_scores)
+    return _stream_bytes(args, sizes) + attention + inner
 
 
 def block_keeps_input(args: NeoXArgs, sizes: Sizes, layer: int) -> bool:
@@ -36,10 +40,10 @@ def block_keeps_input(args: NeoXArgs, sizes: Sizes, layer: int) -> bool:
 
 
 def embedding_bytes(args: NeoXArgs, sizes: Sizes) -> int:
-    """What the embedding keeps: the rows it looked up, and the mask of its dropout."""
+    """What the embedding keeps: the rows it looked up, and what its dropout keeps."""
     rows = INTEGER * sizes.tokens + (sizes.tokens if sizes.tensor > 1 else 0)
     positions = INTEGER * sizes.tokens if args.pos_emb == "learned" else 0
-    return rows + positions + (_dropout_mask(sizes) if args.hidden_dropout else 0)
+    return rows + positions + (WIDE * sizes.stream_tokens if args.hidden_dropout else 0)
 
 
 def final_norm_bytes(args: NeoXArgs, sizes: Sizes) -> int:
@@ -61,17 +65,13 @@ def loss_bytes(sizes: Sizes, *, columns: int) -> int:
 def _stream_bytes(args: NeoXArgs, sizes: Sizes) -> int:
     """Norms, their inputs and outputs, and dropout."""
     cost = norm_cost(args.norm, sizes, vectors=sizes.stream_tokens, width=args.hidden_size)
-    dropout = 2 * _dropout_mask(sizes) if args.hidden_dropout else 0
+    dropout = 2 * WIDE * sizes.stream_tokens if args.hidden_dropout else 0
     if args.norm_position == "post":
         # Both projections keep what they read from the stream, both norms what attention and MLP give.
         return 2 * (sizes.stream + cost.bytes) + (2 * sizes.stream if cost.keeps_input else 0) + dropout
     norms = 1 if args.gpt_j_residual and args.gpt_j_tied else 2
     inputs = 1 if args.gpt_j_residual else 2
     return norms * (sizes.stream + cost.bytes) + (inputs * sizes.stream if cost.keeps_input else 0) + dropout
-
-
-def _dropout_mask(sizes: Sizes) -> int:
-    return sizes.stream_tokens * sizes.hidden * (1 if sizes.device == "cuda" else sizes.number)
 
 
 def mlp_bytes(args: NeoXArgs, sizes: Sizes) -> int:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.planning.memory.kept_by_norms import NormCost, norm_cost
 from megatron.planning.memory.sizes import WIDE, Sizes
+from megatron.planning.model.recomputation import has_scores
 
 
-def attention_bytes(args: NeoXArgs, sizes: Sizes, kind: str) -> int:
-    """What attention of type `kind` keeps: angles, norms of queries and keys, and its core."""
+def attention_bytes(args: NeoXArgs, sizes: Sizes, kind: str, *, is_without_scores: bool = False) -> int:
+    """What attention of type `kind` keeps: angles, norms of queries and keys, and its core.
+
+    is_without_scores: of a core that writes scores only what it reads is kept, and its output.
+    """
     rotated = args.pos_emb == "rotary"
     tables = 2 * WIDE * sizes.tokens * int(sizes.head_dim * args.rotary_pct) if rotated else 0
     norms = _query_key_norm_bytes(args, sizes) if args.use_qk_layernorm else NormCost(False, 0)
-    core = _flash_bytes if kind == "flash" else _global_bytes
+    core = _flash_bytes
+    if has_scores(args, kind):
+        core = _inputs_of_core_bytes if is_without_scores else _global_bytes
     return tables + norms.bytes + core(args, sizes, keeps_fused=norms.keeps_input)
 
 
@@ -46,53 +52,73 @@ def _flash_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
     """Attention that keeps no scores: fused projection, moved queries and keys, output, and the logarithm of each row's sum.
 
     The values are a view of the projection, and so are unmoved queries and keys. The output lies in memory as the queries do: where
-    they were reordered, the output projection reads a copy.
+    they were reordered, the output projection reads a copy. What context ranks have traded is memory of its own, on the way in and out.
     """
     if _is_unfused(args, sizes):
         return _unfused_bytes(args, sizes, keeps_fused=keeps_fused)
+    sums = WIDE * sizes.micro_batch * sizes.heads // sizes.context * sizes.sequence
     fused = sizes.query + 2 * sizes.key
+    if sizes.context > 1:
+        return (fused if keeps_fused else 0) + sizes.traded + 2 * sizes.query + sums
     moved = sizes.query + sizes.key if _is_moved(args) else 0
     outputs = (2 if _is_reordered(args) else 1) * sizes.query
-    sums = WIDE * sizes.micro_batch * sizes.heads * sizes.sequence
     return fused + moved + outputs + sums
 
 
 def window_mask_bytes(args: NeoXArgs, sizes: Sizes) -> int:
-    """The mask of a sliding window in `flash` attention without the flash-attn package: one for all layers."""
+    """The mask of a sliding window in `flash` attention without the flash-attn package, and on a CPU in `flex`: one for all layers."""
     window = args.sliding_window_width
-    is_needed = "flash" in args.attention_config and window is not None and window < sizes.sequence
-    return sizes.number * sizes.sequence**2 if is_needed else 0
+    masked = {"flash"} if sizes.device == "cuda" else {"flash", "flex"}
+    if window is None or window >= sizes.sequence or args.attention_dropout:
+        return 0
+    return 0 if masked.isdisjoint(args.attention_config) else sizes.number * sizes.sequence**2
 
 
 def _is_unfused(args: NeoXArgs, sizes: Sizes) -> bool:
     """Whether torch has no kernel without scores, and the flash-attn package is not there to help.
 
-    On the CPU there is none with dropout; on a GPU none for grouped heads in fp32 or with a mask.
+    On a GPU there is none for grouped heads in fp32 or with a mask.
     """
-    if sizes.device == "cpu":
-        return args.attention_dropout > 0
-    return sizes.heads != sizes.kv_heads and (not sizes.is_half or window_mask_bytes(args, sizes) > 0)
+    return sizes.device == "cuda" and sizes.is_grouped and (not sizes.is_half or window_mask_bytes(args, sizes) > 0)
 
 
 def _unfused_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
-    """Queries and keys scaled, every key and value once a query head, weights and what dropout makes of them, all of it fp32."""
+    """Queries and keys scaled, every key and value once a query head, and weights, all of it fp32."""
     operand = WIDE * sizes.tokens * sizes.heads * sizes.head_dim
-    values_are_view = not sizes.is_half and sizes.heads == sizes.kv_heads
-    fused = sizes.query + 2 * sizes.key if keeps_fused or values_are_view else 0
-    dropout = WIDE + (1 if sizes.device == "cuda" else WIDE) if args.attention_dropout else 0
-    return (2 if values_are_view else 3) * operand + fused + (WIDE + dropout) * sizes.scores + sizes.query
+    values_are_view = not sizes.is_half and not sizes.is_grouped
+    kept = sizes.traded if values_are_view and sizes.context > 1 else 0
+    if keeps_fused or (values_are_view and sizes.context == 1):
+        kept += sizes.query + 2 * sizes.key
+    return (2 if values_are_view else 3) * operand + kept + WIDE * sizes.scores + sizes.query
+
+
+def _inputs_of_core_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
+    """Queries, keys and values where they lie (see `_flash_bytes`), the words that dropout draws its masks by, and the output."""
+    fused = sizes.query + 2 * sizes.key
+    words = WIDE * sizes.scores // sizes.sequence if args.attention_dropout else 0
+    if sizes.context > 1:
+        return (fused if keeps_fused else 0) + sizes.traded + words + sizes.query
+    moved = sizes.query + sizes.key if _is_moved(args) else 0
+    return fused + moved + words + sizes.query
 
 
 def _global_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
-    """Scaled queries, keys and values as the products keep them, the mask, the weights before and after dropout, and the output."""
+    """Scaled queries, keys and values as the products keep them, the mask, the weights before and after dropout, and the output.
+
+    Dropout keeps a word for each row of weights, by which it draws their mask again.
+    """
     fused = sizes.query + 2 * sizes.key
-    if sizes.heads != sizes.kv_heads:
+    if sizes.is_grouped:
         operands = 3 * sizes.query + (fused if keeps_fused else 0)  # each key and value once a query head
+    elif sizes.context > 1:
+        # Rows and heads of what was traded do not lie evenly in memory: of several rows, the products read copies of keys and values.
+        traded = sizes.traded if sizes.micro_batch == 1 else 2 * sizes.query
+        operands = sizes.query + traded + (fused if keeps_fused else 0)
     else:
         operands = sizes.query + fused + (sizes.key if _is_moved(args) else 0)
     weights = sizes.number * sizes.scores
     if args.apply_query_key_layer_scaling and sizes.is_half:
         weights += WIDE * sizes.scores
     if args.attention_dropout:
-        weights += (sizes.number + (1 if sizes.device == "cuda" else sizes.number)) * sizes.scores
+        weights += sizes.number * sizes.scores + WIDE * sizes.scores // sizes.sequence
     return operands + sizes.sequence**2 + weights + sizes.query

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.batch_schedule import least_batch
 from megatron.planning.layout import Layout
 from megatron.planning.memory.stage_memory import peak_memory
+from megatron.planning.model.recomputation import is_selective
 
 HEADROOM = 0.9
 """A change counts when it brings the planned memory down to this share of what was too much."""
@@ -36,11 +38,11 @@ def smallest_relief(args: NeoXArgs, *, vocab_size: int, most: int) -> Relief | N
 def _changes(args: NeoXArgs, given: Layout) -> Iterator[tuple[tuple[str, ...], NeoXArgs, Layout]]:
     """Changes that cost nothing, then recomputation (a third more compute), then smaller micro-batches, each with those before."""
     words: tuple[str, ...] = ()
-    if given.tensor > 1 and not given.sequence_parallel and args.seq_length % given.tensor == 0:
+    if given.tensor > 1 and not given.sequence_parallel and args.seq_length % (given.context * given.tensor) == 0:
         given = replace(given, sequence_parallel=True)
         words = (*words, "sequence_parallel=true")
         yield words, args, given
-    if given.stages == 1 and given.data > 1 and given.zero_stage < 2 and args.moe_num_experts == 1:
+    if given.stages == 1 and given.replicas > 1 and given.zero_stage < 2 and args.moe_num_experts == 1:
         given = replace(given, pipeline=0, zero_stage=2)
         words = (*words, "zero_optimization.stage=2", *(["pipe_parallel_size=0"] if args.pipe_parallel_size else []))
         yield words, args, given
@@ -52,9 +54,13 @@ def _changes(args: NeoXArgs, given: Layout) -> Iterator[tuple[tuple[str, ...], N
         given = replace(given, recompute=True, recompute_every=1)
         words = (*words, "checkpoint_activations=true", "checkpoint_num_layers=1")
         yield words, args, given
+    if is_selective(args):
+        args = args.model_copy(update={"recompute_granularity": "full"})
+        words = (*words, "recompute_granularity=full")
+        yield words, args, given
     samples = given.micro_batch * given.accumulation
     for size in range(given.micro_batch - 1, 0, -1):
-        if samples % size == 0:
+        if least_batch(args) // given.data % size == 0:
             smaller = replace(given, micro_batch=size, accumulation=samples // size)
             micro = (f"train_micro_batch_size_per_gpu={size}", f"gradient_accumulation_steps={samples // size}")
             yield (*words, *micro), args, smaller

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.derive import derive_key_head_copies
 from megatron.planning.layout import Layout
 
 Device = Literal["cuda", "cpu"]
@@ -19,7 +20,7 @@ INTEGER = 8
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of one rank's tensors."""
+    """The sizes of one rank's tensors. sequence: whole, while `tokens` are those of a context rank; heads, kv_heads: of a tensor rank."""
 
     number: int
     micro_batch: int
@@ -33,13 +34,14 @@ class Sizes:
     mlp_width: int
     tensor: int
     device: Device
+    context: int = 1
 
     @classmethod
     def of(cls, args: NeoXArgs, layout: Layout, device: Device) -> Sizes:
         """The sizes under a layout."""
         # Where answers are compared, a sample is two sequences; not built yet.
         sequences = layout.micro_batch * (2 if args.train_impl in ("dpo", "rm") else 1)
-        tokens = sequences * args.seq_length
+        tokens = sequences * args.seq_length // layout.context
         return cls(
             number=NUMBER_BYTES[args.precision],
             micro_batch=sequences,
@@ -53,6 +55,7 @@ class Sizes:
             mlp_width=args.mlp_width // layout.tensor,
             tensor=layout.tensor,
             device=device,
+            context=layout.context,
         )
 
     @property
@@ -71,9 +74,23 @@ class Sizes:
         return self.number * self.tokens * self.kv_heads * self.head_dim
 
     @property
+    def traded(self) -> int:
+        """Queries, keys and values of a micro-batch as context ranks have traded them: of whole sequences, of a share of the heads."""
+        return self.query + 2 * self.key * self._copies
+
+    @property
     def scores(self) -> int:
-        """Attention scores of a micro-batch: one for each head, query and key."""
-        return self.micro_batch * self.heads * self.sequence**2
+        """Attention scores of a micro-batch: one for each head of this rank, query and key of whole sequences."""
+        return self.micro_batch * self.heads // self.context * self.sequence**2
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether attention's core has fewer key/value heads than query heads."""
+        return self.heads != self.kv_heads * self._copies
+
+    @property
+    def _copies(self) -> int:
+        return derive_key_head_copies(self.heads, self.kv_heads, ranks=self.context)
 
     @property
     def is_half(self) -> bool:

@@ -23,6 +23,7 @@ from megatron.planning.memory.activations import (
 from megatron.planning.memory.kept_by_attention import window_mask_bytes
 from megatron.planning.memory.sizes import INTEGER, WIDE, Sizes
 from megatron.planning.model.experts import has_experts
+from megatron.planning.model.recomputation import is_selective
 from megatron.planning.model.shapes import LayerShape
 
 
@@ -85,11 +86,24 @@ def saved_bytes(args: NeoXArgs, layout: Layout, sizes: Sizes, layers: Sequence[L
     if "head" in names:
         total += head_bytes(args, sizes)
     blocks = blocks_of(layers)
-    if not layout.recompute:
-        return total + _sum_of_blocks(args, sizes, blocks)
+    if not layout.recompute or is_selective(args):
+        return total + _sum_of_blocks(args, sizes, blocks, is_without_scores=layout.recompute)
     runs = -(-len(blocks) // layout.recompute_every)
     # The positions are kept for the blocks; a learned embedding has counted rows made of them, not the positions themselves.
-    return total + runs * sizes.stream + (INTEGER * sizes.tokens if runs else 0)
+    return total + runs * kept_input_bytes(args, layout, sizes) + (INTEGER * sizes.tokens if runs else 0)
+
+
+def kept_input_bytes(args: NeoXArgs, layout: Layout, sizes: Sizes) -> int:
+    """What the device keeps of the input of blocks that are recomputed together."""
+    if args.checkpoint_in_cpu and sizes.device != "cpu":
+        return 0
+    return input_part_bytes(args, layout, sizes)
+
+
+def input_part_bytes(args: NeoXArgs, layout: Layout, sizes: Sizes) -> int:
+    """This rank's part of such an input, wherever it is kept."""
+    is_divided = args.partition_activations and not layout.sequence_parallel
+    return -(-sizes.stream // layout.tensor) if is_divided else sizes.stream
 
 
 def blocks_of(layers: Sequence[LayerShape]) -> list[int]:
@@ -97,14 +111,14 @@ def blocks_of(layers: Sequence[LayerShape]) -> list[int]:
     return [layer.number - 2 for layer in layers if layer.name == "transformer"]
 
 
-def _sum_of_blocks(args: NeoXArgs, sizes: Sizes, blocks: Sequence[int]) -> int:
+def _sum_of_blocks(args: NeoXArgs, sizes: Sizes, blocks: Sequence[int], *, is_without_scores: bool = False) -> int:
     """`block_bytes` of them all; blocks of the same kind keep the same."""
     costs: dict[tuple[str, bool], int] = {}
     total = 0
     for block in blocks:
         kind = _kind(args, block)
         if kind not in costs:
-            costs[kind] = block_bytes(args, sizes, block)
+            costs[kind] = block_bytes(args, sizes, block, is_without_scores=is_without_scores)
         total += costs[kind]
     return total
 
@@ -114,12 +128,19 @@ def _kind(args: NeoXArgs, block: int) -> tuple[str, bool]:
 
 
 def _recomputed_bytes(args: NeoXArgs, layout: Layout, sizes: Sizes, blocks: Sequence[int]) -> int:
-    """What the largest run of blocks that are computed again together keeps then, beside its input."""
+    """What the largest run of blocks that are computed again together keeps then, beside its input; or the largest core of attention."""
     if not layout.recompute or not blocks:
         return 0
+    if is_selective(args):
+        kinds = {_kind(args, block): block for block in blocks}.values()
+        whole = (block_bytes(args, sizes, block) for block in kinds)
+        kept = (block_bytes(args, sizes, block, is_without_scores=True) for block in kinds)
+        return max(both - without for both, without in zip(whole, kept, strict=True))
     every = layout.recompute_every
     runs = {tuple(_kind(args, block) for block in run): run for run in _runs(blocks, every)}
     largest = max(_sum_of_blocks(args, sizes, run) for run in runs.values())
+    if kept_input_bytes(args, layout, sizes) < sizes.stream:
+        return largest  # the input is there once more, put together
     return largest - (sizes.stream if block_keeps_input(args, sizes, blocks[0]) else 0)
 
 
@@ -133,7 +154,10 @@ def _working_bytes(args: NeoXArgs, sizes: Sizes, kinds: Set[str]) -> int:
     if not kinds:
         return 0
     inner = (2 if args.gated_activation else 1) * sizes.number * sizes.tokens * sizes.mlp_width
-    scores = 2 * sizes.number * sizes.scores - mlp_bytes(args, sizes) if kinds - {"flash", *WHOLE_BLOCKS} else 0
+    without_scores = {*WHOLE_BLOCKS} if args.attention_dropout else {"flash", "flex", *WHOLE_BLOCKS}
+    # Dropout draws its mask again beside the gradient of what it dropped.
+    beside = 2 * WIDE if args.attention_dropout else sizes.number
+    scores = (sizes.number + beside) * sizes.scores - mlp_bytes(args, sizes) if kinds - without_scores else 0
     return sizes.stream + max(inner, scores)
 
 

@@ -5,7 +5,7 @@ A step fills memory most at one of five moments, each of which is added up; the 
     loss       the last micro-batch in flight is forward: all activations are there, and logits, probabilities and their gradient
     backward   the backward pass begins: its first block is recomputed and differentiated
     last block the backward pass ends: its last block is, while all gradients are there
-    reduce     gradients are complete and exchanged over the data-parallel ranks
+    reduce     gradients are complete and exchanged over the data x context ranks
     update     the optimizer runs
 
 Not counted are the CUDA context, libraries' workspaces and gaps in the allocator's memory: `CUDA_ALLOWANCE` says how much to leave.

@@ -7,7 +7,7 @@ Three kinds of optimizer (see `megatron.engine.zero_state`), each with the param
     DeepSpeedZeroOptimizer_Stage3  every parameter divided by itself; small ones stay gathered
 
 Stage 0 runs as stage 1. In all of them the weights that are trained (model precision) are one flat tensor a group, padded to a multiple
-of twice the data-parallel size, and each process has its part of the fp32 copies and of the moments, also in an fp32 model.
+of twice the number of replicas (data x context ranks), and each process has its part of the fp32 copies and of the moments, also in an fp32 model.
 """
 
 from __future__ import annotations
@@ -109,12 +109,13 @@ def _stage1(layout: Layout, parts: Parts) -> ModelState:
         reducing=reducing,
         stepping=stepping,
         bucket_share=1.0,
+        host=parts.host,
     )
 
 
 def _stage2(layout: Layout, parts: Parts) -> ModelState:
     """Gradients are reduced as soon as they fill a bucket; what remains is the process's part of them."""
-    part, bucket = parts.accumulator * parts.part, parts.number * parts.bucket
+    part, bucket = (0 if parts.is_offloaded else parts.accumulator * parts.part), parts.number * parts.bucket
     # Where gradients accumulate in another format there is one part; else what was accumulated and, once a bucket is done, what is new.
     is_separate = parts.accumulator != parts.number
     copies = 1 if is_separate else int(layout.accumulation > 1) + int(parts.is_split)
@@ -129,21 +130,24 @@ def _stage2(layout: Layout, parts: Parts) -> ModelState:
         accumulating=Held(part if layout.accumulation > 1 else 0),
         starting=Held(part if layout.accumulation > 1 else 0, parts.buffers * bucket),
         reducing=Held(own + (parts.tied if parts.is_split else 0), fresh + bucket + added),
-        stepping=Held(part, 0 if is_separate else WIDE * parts.part),
+        stepping=Held(part, 0 if is_separate or parts.is_offloaded else WIDE * parts.part),
         bucket_share=parts.share,
+        host=parts.host,
     )
 
 
 def _stage3(args: NeoXArgs, parts: Parts, trained: Sequence[tuple[bool, int, int]]) -> ModelState:
     """Parts of weights and fp32 gradients; parameters below a threshold also whole; one bucket, kept when gradients are contiguous."""
     threshold = int(args.zero_optimization.get("stage3_param_persistence_threshold", STAGE3_PERSISTENT))
-    part = sum(math.ceil(size / parts.data) * count for _, size, count in trained)
+    part = sum(math.ceil(size / parts.replicas) * count for _, size, count in trained)
     whole = sum(size * count for _, size, count in trained if size < threshold)
     divided = sum(size * count for _, size, count in trained) - whole
     bucket = parts.number * parts.bucket
     kept = bucket if parts.buffers else 0
     gradients = parts.accumulator * part
-    optimizer = 0 if parts.is_offloaded else round(part * (WIDE + parts.moments))
+    optimizer, host = round(part * (WIDE + parts.moments)), 0
+    if parts.is_offloaded:  # accumulated gradients go along with what they update, which has another copy of them
+        optimizer, gradients, host = 0, 0, optimizer + gradients + WIDE * part
     own = 0 if offloads(args, "offload_param") else part
     running = Held(gradients, kept + parts.number * _gathered(args, divided))
     return ModelState(
@@ -155,6 +159,7 @@ def _stage3(args: NeoXArgs, parts: Parts, trained: Sequence[tuple[bool, int, int
         reducing=Held(gradients + (parts.tied if parts.is_split else 0), 3 * bucket),
         stepping=Held(gradients, kept),
         bucket_share=parts.share,
+        host=host,
     )
 
 

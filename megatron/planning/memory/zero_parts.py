@@ -59,6 +59,8 @@ class ModelState:
     stepping: Held
     bucket_share: float
     """Part of the gradients that one reduction takes: those of earlier parts are exchanged while activations are still there."""
+    host: int = 0
+    """Offloaded optimizer states, with the gradients they are updated by: in host memory."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Parts:
 
     number, accumulator: bytes of a number of the model and of an accumulated gradient; groups: padded elements of each; part: elements
     of this process; bucket: of one reduction; buffers: buckets that contiguous gradients move into; cast: bytes of a number in another
-    format on the way, 0 = none; moments: bytes of optimizer state a value; data: data-parallel size; largest: elements of the largest
+    format on the way, 0 = none; moments: bytes of optimizer state a value; replicas: data-parallel x context-parallel size; largest: elements of the largest
     parameter; tied: bytes of the second gradient of a parameter that two layers share: the two meet in the last hook.
     """
 
@@ -80,7 +82,7 @@ class Parts:
     cast: int
     moments: float
     is_offloaded: bool
-    data: int
+    replicas: int
     largest: int
     tied: int
 
@@ -89,7 +91,7 @@ class Parts:
         sizes = [0, 0]
         for is_decayed, size, count in trained:
             sizes[is_decayed] += size * count
-        groups = tuple(_round_up(size, 2 * layout.data) for size in reversed(sizes) if size)
+        groups = tuple(_round_up(size, 2 * layout.replicas) for size in reversed(sizes) if size)
         elements = sum(groups)
         zero = args.zero_optimization
         number = NUMBER_BYTES[args.precision]
@@ -97,17 +99,18 @@ class Parts:
         overlaps = zero.get("overlap_comm")
         overlaps = layout.zero_stage == 3 if overlaps is None else bool(overlaps)
         communicated = args.communication_data_type
+        is_offloaded = offloads(args, "offload_optimizer") or bool(zero.get("cpu_offload"))
         return cls(
             number=number,
             accumulator=ACCUMULATOR_BYTES.get(str((args.data_types or {}).get("grad_accum_dtype")), WIDE),
             groups=groups,
-            part=elements // layout.data,
+            part=elements // layout.replicas,
             bucket=bucket,
-            buffers=(2 if overlaps else 1) if zero.get("contiguous_gradients") else 0,
+            buffers=(2 if overlaps else 1) if zero.get("contiguous_gradients") or is_offloaded else 0,
             cast=0 if number == WIDE or communicated == "fp32" else 2,
             moments=_moment_bytes(args),
-            is_offloaded=offloads(args, "offload_optimizer") or bool(zero.get("cpu_offload")),
-            data=layout.data,
+            is_offloaded=is_offloaded,
+            replicas=layout.replicas,
             largest=max((size for _, size, _ in trained), default=0),
             tied=number * tied,
         )
@@ -120,6 +123,11 @@ class Parts:
     def optimizer(self) -> int:
         """fp32 weights and moments of this process's part."""
         return 0 if self.is_offloaded else round(self.part * (WIDE + self.moments))
+
+    @property
+    def host(self) -> int:
+        """Offloaded fp32 weights, moments and fp32 gradients of this process's part, and the new weights on their way to the device."""
+        return round(self.part * (2 * WIDE + self.moments + self.number)) if self.is_offloaded else 0
 
     @property
     def share(self) -> float:

@@ -22,6 +22,7 @@ from megatron.planning.model.mixers import (
     RWKV_MIX_RANK,
     rwkv_widths,
 )
+from megatron.planning.model.recomputation import has_scores, is_selective
 
 BACKWARD_PER_FORWARD = 2
 
@@ -56,9 +57,16 @@ def model_flops_per_token(args: NeoXArgs, *, vocab_size: int) -> int:
 
 
 def hardware_flops_per_token(args: NeoXArgs, *, vocab_size: int) -> int:
-    """As `model_flops_per_token`, plus the blocks' second forward pass under activation checkpointing."""
-    repeated = forward_flops_per_token_of_blocks(args) if args.checkpoint_activations else 0
+    """As `model_flops_per_token`, plus what activation checkpointing computes a second time."""
+    repeated = repeated_flops_per_token(args) if args.checkpoint_activations else 0
     return model_flops_per_token(args, vocab_size=vocab_size) + repeated
+
+
+def repeated_flops_per_token(args: NeoXArgs) -> int:
+    """What recomputation, where it is on, computes again, per token: all blocks, or selectively the scores that are in memory."""
+    if not is_selective(args):
+        return forward_flops_per_token_of_blocks(args)
+    return sum(_products_with_keys(args, 1) for kind in args.attention_config if has_scores(args, kind))
 
 
 def flops_remarks(args: NeoXArgs) -> tuple[str, ...]:
@@ -78,8 +86,13 @@ def _attention(args: NeoXArgs) -> int:
     hidden, head_dim = args.hidden_size, args.head_dim
     query_width, key_value_width = args.num_attention_heads * head_dim, args.num_kv_heads * head_dim
     projections = 2 * hidden * (query_width + 2 * key_value_width) + 2 * query_width * hidden
+    return projections + _products_with_keys(args, 2)
+
+
+def _products_with_keys(args: NeoXArgs, count: int) -> int:
+    """Scores are one product of queries with every key, what attention makes of the values is another."""
     keys = min(args.seq_length, args.sliding_window_width or args.seq_length)
-    return projections + 2 * 2 * keys * query_width
+    return count * 2 * keys * args.num_attention_heads * args.head_dim
 
 
 def _mlp(args: NeoXArgs) -> int:
@@ -122,7 +135,7 @@ def _amlp(args: NeoXArgs) -> int:
     return _gmlp(args) + 2 * (2 * width * 3 * small + 2 * args.seq_length * small + small * width)
 
 
-WITH_MLP = ("global", "flash", *SPARSE)
+WITH_MLP = ("global", "flash", "flex", *SPARSE)
 """Attention types beside which a block has an MLP; the other mixers are whole blocks."""
 
 MIXERS: dict[str, Callable[[NeoXArgs], int]] = {

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from megatron import text
 from megatron.neox_arguments import NeoXArgs
 from megatron.planning.layout import Layout
+from megatron.planning.memory.host_memory import peak_host_memory
 from megatron.planning.memory.sizes import Sizes
 from megatron.planning.memory.stage_activations import stage_activations
 from megatron.planning.memory.stage_memory import (
@@ -31,10 +32,12 @@ def layout_lines(study: Study, layout: Layout) -> list[str]:
         if len(stages) > 1
         else "each device"
     )
+    host = peak_host_memory(study.args, layout, vocab_size=study.vocabulary.size)
     return [
         *text.facts([("grid", grid(layout)), ("batch", batch(study, layout))]),
         f"  memory of {where}, when it is fullest:",
         *text.indent(memory_table(stages[fullest]), 4),
+        *text.facts([("host memory", f"{text.memory(host)} a device")] if host else []),
         *text.facts([("verdict", verdict(study, stages[fullest])), ("micro-batch", micro_batches(study, layout))]),
         "  activations after the forward pass, kept or recomputed, and the total of the fullest moment:",
         *text.indent(variant_table(study, layout), 4),
@@ -46,10 +49,7 @@ def grid(layout: Layout) -> str:
     sequence = ", sequence parallel" if layout.sequence_parallel else ""
     zero = f"ZeRO stage {layout.zero_stage}" + (" (runs as 1)" if layout.zero_stage == 0 else "")
     recompute = ", activations recomputed" if layout.recompute else ", activations kept"
-    return (
-        f"{layout.world_size} device{'s' if layout.world_size > 1 else ''} = pipeline {layout.stages} x data {layout.data} x tensor {layout.tensor}, "
-        f"{zero}{sequence}{recompute}"
-    )
+    return f"{layout.world_size} device{'s' if layout.world_size > 1 else ''} = {layout}, {zero}{sequence}{recompute}"
 
 
 def batch(study: Study, layout: Layout) -> str:
@@ -104,7 +104,7 @@ def variant_table(study: Study, layout: Layout) -> list[str]:
         ["", "kept", "total", "recomputed", "total"],
         _variant_row("this config", args, layout, study, given=layout),
     ]
-    if layout.tensor > 1 and args.seq_length % layout.tensor == 0:
+    if layout.tensor > 1 and args.seq_length % (layout.context * layout.tensor) == 0:
         name = "with" if other.sequence_parallel else "without"
         rows.append(_variant_row(f"{name} sequence_parallel", args, other, study, given=layout))
     if "global" in args.attention_config:

@@ -12,6 +12,7 @@ from megatron.planning.study import Study
 CAUSES = {
     "recomputation": "computing activations again",
     "tensor": "communication of tensor ranks",
+    "context": "communication of context ranks",
     "pipeline": "the pipeline's bubble and sends",
     "data": "communication of data-parallel ranks",
 }
@@ -44,12 +45,13 @@ def proposal_lines(study: Study) -> list[str]:
     lines = text.indent(text.table([header, *rows], right=range(1, len(header))), 2)
     if study.given is not None and study.fits:
         lines.append("  * the config's own")
+    cut = f" over {best.layout.context} context ranks" if best.layout.context > 1 else ""
     for number, proposal in enumerate(study.proposals, start=1):
         lines += ["", *text.wrap(f"{number}. {reason(proposal, best)}", indent=2, hanging=3), *words_lines(proposal)]
     return [
         *lines,
         "",
-        *text.wrap(f"All keep the batch of {study.args.train_batch_size:,} samples. {METHOD}", indent=2),
+        *text.wrap(f"All keep the batch of {study.args.train_batch_size:,} samples{cut}. {METHOD}", indent=2),
     ]
 
 
@@ -91,13 +93,14 @@ def nothing_lines(study: Study) -> list[str]:
         indent=2,
     )
     places = " or on ".join(map(str, study.larger)) or "no cluster of known devices up to a thousand times as large"
-    return [*lines, *text.wrap(f"it would fit on {places}", indent=2)]
+    cut = f", or here with context_parallel_size={study.context}" if study.context else ""
+    return [*lines, *text.wrap(f"it would fit on {places}{cut}", indent=2)]
 
 
 def describe(layout: Layout) -> str:
     """A layout in one breath."""
     parts = [
-        f"pipeline {layout.stages} x data {layout.data} x tensor {layout.tensor}",
+        str(layout),
         f"ZeRO {max(layout.zero_stage, 1)}",
         f"micro-batch {layout.micro_batch} x {layout.accumulation}",
         *(["sequence parallel"] if layout.sequence_parallel else []),

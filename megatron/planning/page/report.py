@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from megatron import text
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.derive import padded_vocab_size
+from megatron.neox_arguments.explaining.schedules import configured_evaluation, growth
+from megatron.neox_arguments.sequence_schedule import tokens_before
 from megatron.planning.model.flops import flops_remarks, hardware_flops_per_token, model_flops_per_token
 from megatron.planning.page.layout_facts import layout_lines
 from megatron.planning.page.lr_plot import lr_plot
@@ -67,7 +69,10 @@ def time_lines(study: Study, mfu: float) -> list[str]:
     pairs.append(("assumed", f"{text.percent(mfu)} of the peak (--mfu), {peak / 1e12:,.4g} TFLOP/s a device: {source}"))
     pace = f"{text.time(seconds)} a step, {text.count(tokens / seconds)} tokens a second"
     pairs.append(("speed", pace))
+    pairs += growth(args).items()
     pairs.append(("the run", run_length(args, seconds, devices=cluster.world_size)))
+    if args.data_path or args.train_data_paths:
+        pairs.append(("evaluation", configured_evaluation(args)))
     pairs += [("remark", remark) for remark in remarks(study)]
     return text.facts(pairs)
 
@@ -93,8 +98,9 @@ def run_length(args: NeoXArgs, seconds: float, *, devices: int) -> str:
     if args.train_iters is None:
         length = f"train_epochs: {args.train_epochs}" if args.train_epochs else "no train_iters"
         return f"of unknown length ({length}); 1,000 steps take {text.time(1000 * seconds)}"
-    total = args.train_iters * seconds
-    tokens = args.train_iters * args.train_batch_size * args.seq_length
+    full = args.train_batch_size * args.seq_length
+    tokens = tokens_before(args, args.train_iters)
+    total = tokens / full * seconds
     return (
         f"{args.train_iters:,} steps, {text.count(tokens)} tokens: {text.time(total)}, "
         f"{total / 3600 * devices:,.0f} GPU-hours"

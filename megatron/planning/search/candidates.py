@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.batch_schedule import least_batch
 from megatron.planning.hardware.devices import Cluster
 from megatron.planning.layout import Layout
 
@@ -14,11 +15,17 @@ LARGEST_MICRO_BATCH = 64
 
 
 def candidates(args: NeoXArgs, cluster: Cluster) -> Iterator[Layout]:
-    """Every grid that divides heads, MLP, layers, devices and batch, with every ZeRO stage, micro-batch and way to recompute."""
+    """Every grid that divides heads, MLP, layers, devices and batch, with every ZeRO stage, micro-batch and way to recompute.
+
+    The context ranks stay those of the config: they are for sequences that do not fit otherwise, and only its author knows others.
+    """
+    context = args.context_parallel_size
     for tensor in _tensor_sizes(args, cluster):
-        for stages in divisors(cluster.world_size // tensor, most=args.num_layers):
-            data = cluster.world_size // (tensor * stages)
-            if args.train_batch_size % data == 0:
+        if cluster.world_size % (tensor * context):
+            continue
+        for stages in divisors(cluster.world_size // (tensor * context), most=args.num_layers):
+            data = cluster.world_size // (tensor * context * stages)
+            if least_batch(args) % data == 0:
                 yield from _variants(args, tensor, stages, data)
 
 
@@ -49,17 +56,19 @@ def divisors(number: int, *, most: int) -> list[int]:
 def _tensor_sizes(args: NeoXArgs, cluster: Cluster) -> list[int]:
     parts = (args.num_attention_heads, args.num_kv_heads, args.mlp_width)
     sizes = divisors(cluster.devices_per_node, most=args.num_attention_heads)
-    return [size for size in sizes if all(part % size == 0 for part in parts)]
+    whole_heads = [size for size in sizes if all(part % size == 0 for part in parts)]
+    return [size for size in whole_heads if args.num_attention_heads % (size * args.context_parallel_size) == 0]
 
 
 def _variants(args: NeoXArgs, tensor: int, stages: int, data: int) -> Iterator[Layout]:
-    samples = args.train_batch_size // data
-    low = min(args.zero_stage, 1)
-    for zero_stage in (low, 2, 3) if stages == 1 and data > 1 else (low,):
+    samples, least = args.train_batch_size // data, least_batch(args)
+    low, context = min(args.zero_stage, 1), args.context_parallel_size
+    is_divisible = tensor > 1 and args.seq_length % (context * tensor) == 0
+    for zero_stage in (low, 2, 3) if stages == 1 and data * context > 1 else (low,):
         one_stage = 1 if args.pipe_parallel_size == 1 and zero_stage < 2 else 0
-        for sequence_parallel in (False, True) if tensor > 1 and args.seq_length % tensor == 0 else (False,):
+        for sequence_parallel in (False, True) if is_divisible else (False,):
             for recompute in (False, True):
-                for micro_batch in divisors(samples, most=LARGEST_MICRO_BATCH):
+                for micro_batch in divisors(least // data, most=LARGEST_MICRO_BATCH):
                     yield Layout(
                         pipeline=stages if stages > 1 else one_stage,
                         data=data,
@@ -70,4 +79,5 @@ def _variants(args: NeoXArgs, tensor: int, stages: int, data: int) -> Iterator[L
                         accumulation=samples // micro_batch,
                         recompute=recompute,
                         recompute_every=args.checkpoint_num_layers,
+                        context=context,
                     )

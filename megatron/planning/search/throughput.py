@@ -4,11 +4,12 @@ The step of the slowest pipeline stage is a sum of causes, each from arithmetic 
 
     compute         forward and twice as much backward: FLOPs / (tensor ranks x peak x EFFICIENCY), a block never faster than its kernels
                     can be started
-    recomputation   the blocks' forward pass again
+    recomputation   the blocks' forward pass again, or the scores of attention alone
     tensor          all-reduces (or their halves, gathers and reduce-scatters) of activations inside the node, part of which the
                     backward pass runs beside its products
+    context         queries, keys, values and the results of attention traded among the context ranks, forward and backward
     pipeline        activations and their gradients sent between stages, and the bubble: (stages - 1) micro-batches of idle time
-    data            gradients reduced and weights gathered over data-parallel ranks: once a step under ZeRO 0 and 1, gradients in every
+    data            gradients reduced and weights gathered over replicas (data x context ranks): once a step under ZeRO 0 and 1, gradients in every
                     micro-batch under ZeRO 2, weights twice and gradients once in every micro-batch under ZeRO 3; with overlap_comm
                     beside the backward pass
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from megatron.neox_arguments.derive import derive_key_head_copies
 from megatron.planning.hardware.devices import Cluster
 from megatron.planning.layout import Layout
 from megatron.planning.search.work import Work
@@ -53,11 +55,12 @@ class StepTime:
     tensor: float
     pipeline: float
     data: float
+    context: float = 0.0
 
     @property
     def total(self) -> float:
         """Seconds of the step."""
-        return self.compute + self.recomputation + self.tensor + self.pipeline + self.data
+        return self.compute + self.recomputation + self.tensor + self.context + self.pipeline + self.data
 
     def shares(self) -> dict[str, float]:
         """Cause -> share of the step, in the order of the fields."""
@@ -67,14 +70,15 @@ class StepTime:
 def step_time(work: Work, layout: Layout, cluster: Cluster) -> StepTime:
     """The time of one step of this layout on the cluster."""
     blocks, head = _slowest_stage(work, layout.stages)
-    tokens = work.seq_length * layout.micro_batch
+    tokens = work.seq_length * layout.micro_batch // layout.context
     rate = flops_per_second(cluster, number_bytes=work.number_bytes) * EFFICIENCY * layout.tensor
     in_blocks = blocks * max(work.block_flops * tokens / rate, BLOCK_START_SECONDS)
     forward = in_blocks + head * work.head_flops * tokens / rate
-    repeated = in_blocks if layout.recompute else 0.0
+    repeated = in_blocks * work.repeated if layout.recompute else 0.0
     tensor = _tensor_seconds(work, layout, cluster, blocks=blocks, tokens=tokens, backward=2 * forward)
+    context = blocks * _context_seconds(work, layout, cluster, tokens=tokens)
     sent = _stage_seconds(work, layout, cluster, tokens=tokens)
-    idle = (layout.stages - 1) * (3 * forward + repeated + tensor + sent)
+    idle = (layout.stages - 1) * (3 * forward + repeated + tensor + context + sent)
     passes = layout.accumulation
     return StepTime(
         compute=passes * 3 * forward,
@@ -82,6 +86,7 @@ def step_time(work: Work, layout: Layout, cluster: Cluster) -> StepTime:
         tensor=passes * tensor,
         pipeline=passes * sent + idle,
         data=_data_seconds(work, layout, cluster, backward=2 * forward),
+        context=passes * context,
     )
 
 
@@ -110,16 +115,35 @@ def _tensor_seconds(
         link = min(link, cluster.device.network_bytes_per_second)
     half = tokens * work.hidden_size * work.number_bytes * share / (link * COLLECTIVE_EFFICIENCY)
     forward = 2 + work.reductions if layout.sequence_parallel else 2 * work.reductions
-    exposed = forward * (2 if layout.recompute else 1) + (work.reductions if layout.sequence_parallel else 0)
+    exposed = forward * (2 if layout.recompute and work.repeats_blocks else 1) + (
+        work.reductions if layout.sequence_parallel else 0
+    )
     beside_products = 4
     return blocks * half * exposed + _beside(blocks * half * beside_products, backward)
+
+
+def _context_seconds(work: Work, layout: Layout, cluster: Cluster, *, tokens: int) -> float:
+    """Trading one micro-batch of a block among context ranks: queries, keys, values and results, forward, backward and, where they are
+    computed again, forward once more. Attention waits for it."""
+    if layout.context == 1:
+        return 0.0
+    heads, kv_heads = work.heads // layout.tensor, max(work.kv_heads // layout.tensor, 1)
+    copies = derive_key_head_copies(heads, kv_heads, ranks=layout.context)
+    width = (2 * heads + 2 * copies * kv_heads) * work.head_dim
+    device = cluster.device
+    link = device.link_bytes_per_second
+    if layout.context * layout.tensor > cluster.devices_per_node:
+        link = min(link, device.network_bytes_per_second)
+    share = (layout.context - 1) / layout.context
+    passes = 3 if layout.recompute and work.repeats_blocks else 2
+    return passes * tokens * width * work.number_bytes * share / (link * COLLECTIVE_EFFICIENCY)
 
 
 def _stage_seconds(work: Work, layout: Layout, cluster: Cluster, *, tokens: int) -> float:
     """Sending one micro-batch's activations on and their gradients back."""
     if layout.stages == 1:
         return 0.0
-    neighbours = layout.data * layout.tensor < cluster.devices_per_node
+    neighbours = layout.replicas * layout.tensor < cluster.devices_per_node
     device = cluster.device
     speed = device.link_bytes_per_second if neighbours else device.network_bytes_per_second
     pieces = layout.tensor if layout.sequence_parallel else 1
@@ -127,16 +151,16 @@ def _stage_seconds(work: Work, layout: Layout, cluster: Cluster, *, tokens: int)
 
 
 def _data_seconds(work: Work, layout: Layout, cluster: Cluster, *, backward: float) -> float:
-    """Communication of one step over data-parallel ranks that nothing hides."""
-    if layout.data == 1:
+    """Communication of one step over replicas that nothing hides."""
+    if layout.replicas == 1:
         return 0.0
     weights = work.parameters / (layout.stages * layout.tensor) * work.number_bytes
     passes = layout.accumulation
     traffic = {2: (passes + 1) * weights, 3: 3 * passes * weights}.get(layout.zero_stage, 2 * weights)
-    share = (layout.data - 1) / layout.data
+    share = (layout.replicas - 1) / layout.replicas
     seconds = traffic * share / (_data_speed(layout, cluster) * COLLECTIVE_EFFICIENCY)
     if layout.zero_stage == 3:
-        seconds += 3 * passes * work.blocks * (layout.data - 1) * RING_STEP_SECONDS
+        seconds += 3 * passes * work.blocks * (layout.replicas - 1) * RING_STEP_SECONDS
     products = backward * (passes if layout.zero_stage >= 2 else 1)
     return _beside(seconds, products) if work.overlaps else seconds
 
@@ -148,9 +172,9 @@ def _beside(communication: float, products: float) -> float:
 
 
 def _data_speed(layout: Layout, cluster: Cluster) -> float:
-    """Bytes a second of a ring of data-parallel ranks: inside a node, or over the share of its network that the rings leave to one."""
+    """Bytes a second of a ring of replicas: inside a node, or over the share of its network that the rings leave to one."""
     device = cluster.device
-    if layout.data * layout.tensor <= cluster.devices_per_node:
+    if layout.replicas * layout.tensor <= cluster.devices_per_node:
         return device.link_bytes_per_second
     rings = min(layout.tensor, cluster.devices_per_node)
     return min(device.link_bytes_per_second, device.network_bytes_per_second * cluster.devices_per_node / rings)

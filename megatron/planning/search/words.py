@@ -25,6 +25,7 @@ def words_for(layout: Layout, *, values: ConfigValues, given: Layout | None) -> 
     settings: list[tuple[list[str], str, bool]] = [
         (["pipe_parallel_size"], str(layout.pipeline), changes("stages")),
         (["model_parallel_size"], str(layout.tensor), changes("tensor")),
+        (["context_parallel_size"], str(layout.context), changes("context") and "context_parallel_size" in present),
         (["sequence_parallel"], _boolean(layout.sequence_parallel), changes("sequence_parallel")),
         (stage, str(layout.zero_stage), changes("zero_stage")),
         (

@@ -42,11 +42,13 @@ def test_run_state_and_scalars_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_has_the_documented_files_and_nothing_else_is_left(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, fake_engine(), iteration=10, run_state={}, config_yaml="x: 1\n")
+    further = {"data.json": b"{}\n"}
+    path = save_checkpoint(tmp_path, fake_engine(), iteration=10, run_state={}, config_yaml="x: 1\n", files=further)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["global_step10", "latest"]
     assert (tmp_path / "latest").read_text().strip() == "global_step10"
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-    assert names == [".metadata", "__0_0.distcp", "configs/config.yml", "manifest.json", "state.json"]
+    assert names == [".metadata", "__0_0.distcp", "configs/config.yml", "data.json", "manifest.json", "state.json"]
+    assert (path / "data.json").read_bytes() == further["data.json"]
     state = json.loads((path / "state.json").read_text())
     assert state["tensors"]["2.mlp.linear1.weight/exp_avg"] == {"shape": [3, 8, 5], "dtype": "float32"}
     assert state["versions"]["torch"] == torch.__version__

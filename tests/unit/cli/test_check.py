@@ -100,7 +100,7 @@ def test_keys_that_do_not_fit_together_are_all_told(model: str, capsys: pytest.C
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("curriculum_learning: {enabled: true}", "not built yet curriculum_learning"),
+        ("soft_prompt_tuning: {enabled: true}", "not built yet soft_prompt_tuning"),
         ("moe_type: deepspeed", 'unsupported moe_type: "deepspeed"'),
         ("nrom: layernorm", 'unknown nrom: "layernorm" did you mean "norm"?'),
         ("norm: rmsnrom", 'wrong norm: "rmsnrom"'),

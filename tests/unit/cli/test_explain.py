@@ -55,7 +55,7 @@ def test_older_keys_and_computed_values_are_explained_too(capsys: pytest.Capture
 
 
 def test_a_feature_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "state Not built yet: curriculum learning." in explain(capsys, "curriculum_learning")
+    assert "state Not built yet: soft prompt tuning." in explain(capsys, "soft_prompt_tuning")
 
 
 def test_the_way_of_a_value_is_told_from_its_default_on(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,12 +105,12 @@ def test_a_config_that_cannot_run_is_explained_with_its_problems(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = explain(
-        capsys, "hidden_size", model, "num_kv_heads=3", "norm=rmsnrom", "curriculum_learning={enabled: true}"
+        capsys, "hidden_size", model, "num_kv_heads=3", "norm=rmsnrom", "soft_prompt_tuning={enabled: true}"
     )
     assert lines[0] == "hidden_size = 64"
     assert "3 problems keep this config from running:" in lines
     assert [line for line in lines if line.startswith('error: "norm" is "rmsnrom" (command line)')]
-    assert [line for line in lines if line.startswith("not built yet: ") and "curriculum learning" in line]
+    assert [line for line in lines if line.startswith("not built yet: ") and "soft prompt tuning" in line]
     assert explain(capsys, "norm", model, "norm=rmsnrom")[0] == "norm = no usable value (see the problems)"
 
 

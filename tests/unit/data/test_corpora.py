@@ -132,6 +132,7 @@ def test_prepared_files_hold_the_documents_each_ended_by_the_end_of_document(cor
         "tokenizer.json",
         "python_stdlib_text_document.bin",
         "python_stdlib_text_document.idx",
+        "python_stdlib_text_document.sources.json",
     }
 
 

@@ -57,6 +57,18 @@ def bytes_of(prefix: Path, key: str = "text") -> tuple[bytes, bytes]:
     return Path(name + ".bin").read_bytes(), Path(name + ".idx").read_bytes()
 
 
+def test_a_key_that_cannot_be_in_a_file_name_is_told(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"a/b": "text"})
+    with pytest.raises(DataError, match='--jsonl-keys has "a/b", but files are named by keys'):
+        encode_files([path], EncodeRecipe(CHARACTERS, keys=("a/b",)), output_prefix=tmp_path / "x")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_no_more_workers_are_started_than_there_are_pieces(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"text": "one piece"})
+    assert encode_files([path], RECIPE, output_prefix=tmp_path / "x", workers=10**6).counts.documents == 1
+
+
 def files_in(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
@@ -73,7 +85,7 @@ def test_the_oracles_files_come_out_to_the_byte(oracle: Path, tmp_path: Path, wo
     expected = oracle / "data" / "bin" / "a_small1k_eod_text_document"
     for suffix in (".bin", ".idx"):
         assert (tmp_path / f"a_text_document{suffix}").read_bytes() == expected.with_suffix(suffix).read_bytes()
-    assert files_in(tmp_path) == {"a_text_document.bin", "a_text_document.idx"}
+    assert files_in(tmp_path) == {f"a_text_document.{suffix}" for suffix in ("bin", "idx", "sources.json")}
 
 
 def test_the_bytes_are_those_of_the_same_texts_in_memory(small_pieces: None, tmp_path: Path) -> None:
@@ -480,9 +492,11 @@ def test_kill_at_random_moments_and_resume_gives_the_same_bytes(workers: int, tm
     assert process.returncode == 0
     assert killed >= 1
     assert bytes_of(tmp_path / "x") == bytes_of(tmp_path / "whole")
+    origins = [(tmp_path / f"{name}_text_document.sources.json").read_bytes() for name in ("x", "whole")]
+    assert origins[0] == origins[1]
     assert files_in(tmp_path) == {
-        *("in.jsonl", "encode.py", "x_text_document.bin", "x_text_document.idx"),
-        *("whole_text_document.bin", "whole_text_document.idx"),
+        *("in.jsonl", "encode.py", "x_text_document.bin", "x_text_document.idx", "x_text_document.sources.json"),
+        *(f"whole_text_document.{suffix}" for suffix in ("bin", "idx", "sources.json")),
     }
     deadline = time.monotonic() + 20
     while group_lives(process.pid):

@@ -207,6 +207,22 @@ def test_the_fingerprint_of_a_small_file_depends_on_every_byte(tmp_path, size):
         assert fingerprint(path) != before
 
 
+def test_copies_have_the_same_content_and_changed_files_another(tmp_path):
+    dataset = IndexedDataset(write(tmp_path / "a"))
+    for suffix in (".bin", ".idx"):
+        (tmp_path / f"copy{suffix}").write_bytes((tmp_path / f"a{suffix}").read_bytes())
+        os.utime(tmp_path / f"copy{suffix}", (1, 1))
+    copy = IndexedDataset(tmp_path / "copy")
+    assert copy.content == dataset.content
+    assert copy.fingerprint != dataset.fingerprint
+    changed = bytearray((tmp_path / "copy.bin").read_bytes())
+    changed[-1] ^= 1
+    (tmp_path / "copy.bin").write_bytes(changed)
+    (idx, tokens), (same, other) = dataset.content, IndexedDataset(tmp_path / "copy").content
+    assert idx == same
+    assert tokens != other
+
+
 @pytest.fixture
 def trillion(tmp_path):
     """A dataset of 2^40 tokens in 512 documents, nearly all of it holes in its files; every document ends with its number."""

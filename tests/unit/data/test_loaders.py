@@ -17,8 +17,9 @@ from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megatron.data.loaders import StepLoader, _is_death_of_worker
 from megatron.data.samplers import BatchPlan
 from megatron.errors import DataError
+from megatron.mpu.groups import SINGLE, Group
 
-PLAN = BatchPlan(micro_batch=2, gradient_accumulation_steps=2)
+PLAN = BatchPlan.constant(2, accumulation=2)
 
 
 class Counting:
@@ -69,14 +70,51 @@ def test_a_resumed_loader_gives_the_same_batches():
 
 def test_ranks_read_their_own_slices():
     for rank, expected in ((0, [[0, 1], [4, 5]]), (1, [[2, 3], [6, 7]])):
-        loader = StepLoader(Counting(), BatchPlan(2, 2, 2, rank), vocab_size=1000, steps=1)
+        loader = StepLoader(Counting(), BatchPlan.constant(2, 2, 2, rank), vocab_size=1000, steps=1)
         assert first_tokens(loader) == [expected]
+
+
+def keys_of(plan, seed=1, start=0, group=SINGLE):
+    """The key of each sample of steps 0 to 3, by its number."""
+    steps = list(StepLoader(
+        Counting(), plan, vocab_size=1000, start_step=start, steps=4 - start, dropout_seed=seed, context_group=group
+    ))  # fmt: skip
+    assert all(batch.dropout_keys.shape == (len(batch.tokens),) for step in steps for batch in step)
+    return {
+        int(sample): int(key)
+        for step in steps
+        for batch in step
+        for sample, key in zip(batch.tokens[:, 0] // 10, batch.dropout_keys, strict=True)
+    }
+
+
+def test_keys_of_dropout_belong_to_samples_and_steps_in_every_layout():
+    keys = keys_of(BatchPlan.constant(4))
+    assert len(set(keys.values())) == len(keys) == 16
+    assert keys_of(BatchPlan.constant(2, accumulation=2)) == keys
+    ranks = [keys_of(BatchPlan.constant(1, 2, 2, rank)) for rank in range(2)]
+    assert ranks[0] | ranks[1] == keys
+    assert keys_of(BatchPlan.constant(4), group=Group(0, 2, (0, 1))) == keys
+    assert keys_of(BatchPlan.constant(4), start=2).items() <= keys.items()
+    assert not set(keys_of(BatchPlan.constant(4), seed=2).values()) & set(keys.values())
+
+
+def test_a_sample_that_comes_again_has_another_key():
+    steps = list(StepLoader(Counting(samples=4), PLAN, vocab_size=1000, steps=2, wrap=True, dropout_seed=1))
+    assert first_tokens(steps[:1]) == first_tokens(steps[1:])
+    keys = [batch.dropout_keys for step in steps for batch in step]
+    assert len(set(torch.cat(keys).tolist())) == 8
+
+
+def test_without_dropout_there_are_no_keys():
+    (batch, _), *_ = StepLoader(Counting(), PLAN, vocab_size=1000, steps=1)
+    assert batch.dropout_keys is None
 
 
 def test_a_dataset_that_is_too_short_is_an_error_only_when_its_end_is_reached():
     steps = iter(StepLoader(Counting(samples=11), PLAN, vocab_size=1000))
     assert first_tokens([next(steps), next(steps)]) == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
-    with pytest.raises(DataError, match="has 11 samples, 2 batches of 4"):
+    with pytest.raises(DataError, match="has 11 samples, enough for 2 steps"):
         next(steps)
     assert len(list(StepLoader(Counting(samples=11), PLAN, vocab_size=1000, steps=2))) == 2
 

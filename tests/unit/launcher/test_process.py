@@ -26,9 +26,9 @@ def test_all_commands_succeeding_is_0():
 def test_the_first_failure_ends_the_others_and_is_the_exit_code():
     begin = time.monotonic()
     assert (
-        run_commands([python("import time; time.sleep(60)"), python("import sys; sys.exit(3)")], grace_seconds=5) == 3
+        run_commands([python("import time; time.sleep(60)"), python("import sys; sys.exit(3)")], grace_seconds=50) == 3
     )
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 def test_a_command_killed_by_a_signal_gives_the_status_a_shell_gives():
@@ -68,10 +68,12 @@ def test_signals_reach_every_command_once_and_a_clean_exit_is_0(tmp_path, number
         while not all(output.with_suffix(".ready").exists() for output in outputs):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGUSR1)
-        time.sleep(0.2)
+        # A process that has both waiting takes them in the order of their numbers.
+        while not all(output.exists() and output.read_text() for output in outputs):
+            time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
     before = signal.getsignal(number)
     assert run_commands([python(COUNT_SIGNALS, output) for output in outputs], grace_seconds=20) == 0
@@ -92,8 +94,8 @@ def test_a_signal_that_comes_while_a_command_is_started_stops_it_and_starts_no_o
     second = python("import sys; open(sys.argv[1], 'w')", tmp_path / "second")
     monkeypatch.setattr(process, "start_child", interrupted)
     begin = time.monotonic()
-    assert run_commands([slow, second], grace_seconds=20) == 128 + signal.SIGTERM
-    assert time.monotonic() - begin < 5
+    assert run_commands([slow, second], grace_seconds=50) == 128 + signal.SIGTERM
+    assert time.monotonic() - begin < 30
     assert not (tmp_path / "second").exists()
 
 
@@ -110,5 +112,5 @@ def test_a_command_that_does_not_end_after_a_signal_is_killed(tmp_path, monkeypa
     thread.start()
     begin = time.monotonic()
     assert run_commands([python(code, tmp_path / "ready")], grace_seconds=0.1) == 137
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     thread.join()

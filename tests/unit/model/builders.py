@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from megatron.model.dropout_keys import DropoutKeys
 from megatron.model.gpt import build_layer_specs
 from megatron.model.init_methods import build_init_method
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
+from megatron.mpu.random_bits import sample_keys
 from megatron.mpu.shard import InitMethod, initialize_parameters, name_parameters, set_shard, shard_of
 from megatron.neox_arguments import NeoXArgs
 
@@ -156,6 +158,11 @@ def random_batch(*, rows: int = 2, length: int = 16) -> tuple[Tensor, Tensor, Te
     text = torch.randint(VOCAB_SIZE, (rows, length + 1), generator=generator)
     loss_mask = (torch.rand(rows, length, generator=generator) > 1 / 3).float()
     return text[:, :-1], text[:, 1:], loss_mask, torch.arange(length).expand(rows, length)
+
+
+def dropout_keys(*, rows: int = 2, step: int = 0) -> DropoutKeys:
+    """Those of the first samples of a run."""
+    return DropoutKeys(sample_keys(range(rows), seed=1, step=step))
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from megatron.model.block import Block
 from megatron.model.stream import Stream
-from tests.unit.model.builders import VARIANTS, build_args, build_model
+from tests.unit.model.builders import VARIANTS, build_args, build_model, dropout_keys
 
 HIDDEN, LENGTH = 32, 16
 X = torch.randn(LENGTH, 2, HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-STREAM = Stream(X, torch.arange(LENGTH).expand(2, LENGTH))
+STREAM = Stream(X, torch.arange(LENGTH).expand(2, LENGTH), dropout_keys=dropout_keys())
 
 
 def build_block(settings: Mapping[str, Any]) -> Block:

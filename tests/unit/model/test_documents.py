@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import flex_attention
 
-from megatron.model.attention import flash
+from megatron.model.attention import flash, flex
 from megatron.model.attention.mask import causal_mask
 from megatron.model.documents import Documents
 from tests.unit.model.builders import VARIANTS, build_args, build_model
 from tests.unit.model.packed import ALONE, MASK_ALONE, TOGETHER, documents_of, gradients_of, packed
 
 NUMBERS = torch.tensor([[0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1]])
-CORES = ("global", "flash", "flash with a mask")
+CORES = ("global", "flash", "flash with a mask", "flex with blocks")
 SHAPES = [
     {"pos_emb": pos_emb, "num_kv_heads": kv_heads, "sliding_window_width": window}
     for pos_emb in ("learned", "rotary")
@@ -29,10 +31,17 @@ SHAPES = [
 
 @pytest.fixture
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of an attention core; on a GPU, flash has a mask."""
-    name, _, mask = str(request.param).partition(" ")
-    if mask:
+    """The name of an attention core; on a GPU, flash has a mask and flex its blocks, which torch's uncompiled functions compute here."""
+    name, _, on_gpu = str(request.param).partition(" ")
+    if name == "flash" and on_gpu:
         monkeypatch.setattr(flash, "_small_calls_are_cheap", lambda query: False)
+    if name == "flex":
+        uncompiled = SimpleNamespace(attention=flex_attention.flex_attention, blocks=flex_attention.create_block_mask)
+        monkeypatch.setattr(flex, "_compiled", lambda: uncompiled)
+        monkeypatch.setattr(flex, "_is_served", lambda query: True)
+        # On a CPU only the uncompiled function has a backward pass, and torch refuses it together with the compiled one's.
+        monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
+        monkeypatch.setattr(flex_attention, "_warn_once", lambda *words, **options: None)
     return name
 
 
@@ -171,6 +180,41 @@ def test_the_backward_pass_keeps_one_mask_for_all_layers(core: str, dtype: torch
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         gradients_of(model, [packed(ALONE)])
     assert len(kept) == masks
+
+
+@pytest.mark.parametrize("core", ["flex with blocks"], indirect=True)
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_window_alone_is_blocks_too(core: str, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    attend = flex_attention.flex_attention
+
+    def count(*tensors: Tensor, **options: Any) -> Any:
+        calls.append(1)
+        return attend(*tensors, **options)
+
+    uncompiled = SimpleNamespace(attention=count, blocks=flex_attention.create_block_mask)
+    monkeypatch.setattr(flex, "_compiled", lambda: uncompiled)
+    shape = {"sliding_window_width": window, "num_kv_heads": 2}
+    whole = replace(packed(TOGETHER), document_ids=None)
+    expected = gradients_of(build_model(build_args(attention_config=[[["global"], "all"]], **shape)), [whole])
+    found = gradients_of(build_model(build_args(attention_config=[[[core], "all"]], **shape)), [whole])
+    assert difference(found, expected) < 1e-12
+    assert len(calls) == (0 if window is None else 2)
+
+
+@pytest.mark.parametrize("core", ["flex with blocks"], indirect=True)
+def test_the_blocks_of_documents_are_found_once_for_all_layers(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    find = flex.document_blocks
+
+    def count(numbers: Tensor, window: int | None) -> Any:
+        found.append(1)
+        return find(numbers, window)
+
+    monkeypatch.setattr(flex, "document_blocks", count)
+    model = build_model(build_args(num_layers=4, attention_config=[[[core], "all"]]))
+    gradients_of(model, [packed(ALONE)])
+    assert len(found) == 1
 
 
 def test_a_mask_meets_no_groups_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:

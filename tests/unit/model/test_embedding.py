@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from megatron.model.embedding import Embedding
-from tests.unit.model.builders import build_args, build_model, random_batch
+from tests.unit.model.builders import build_args, build_model, dropout_keys, random_batch
 
 TOKENS, _, _, POSITION_IDS = random_batch()
 
@@ -37,6 +37,8 @@ def test_other_position_schemes_add_nothing(pos_emb: str) -> None:
 
 def test_dropout_acts_in_training_only() -> None:
     embedding = build_embedding(hidden_dropout=0.5)
-    dropped = (embedding(TOKENS, POSITION_IDS).hidden == 0).float().mean().item()
-    assert 0.4 < dropped < 0.6
+    keys = dropout_keys()
+    stream = embedding(TOKENS, POSITION_IDS, None, keys)
+    assert 0.4 < (stream.hidden == 0).float().mean().item() < 0.6
+    assert stream.dropout_keys is keys
     assert (embedding.eval()(TOKENS, POSITION_IDS).hidden != 0).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -87,6 +88,14 @@ def test_the_live_bar_fits_a_terminal_of_80_columns() -> None:
     (last,) = [line for line in text.getvalue().replace("\r", "\n").splitlines() if "99999/143000" in line][-1:]
     assert "loss 2.3457 | 1,234 tokens/s | MFU 51.2%" in last
     assert last.rstrip().endswith("left")
+
+
+def test_a_timed_step_shows_the_bubble_and_the_stages_of_the_pipeline() -> None:
+    times = {"pipeline_bubble": 0.312, "pipeline_bubble_expected": 0.2, "stage_seconds": (0.51, 0.4999)}
+    timed = replace(metrics(10), **times)
+    assert step_line(timed).endswith("bubble 31% (20% expected) | stages 0.51 0.5 s")
+    assert timed.record()["stage_seconds"] == (0.51, 0.4999)
+    assert not times.keys() & metrics(10).record().keys()
 
 
 def test_only_the_first_rank_has_a_screen() -> None:

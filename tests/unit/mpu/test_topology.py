@@ -13,27 +13,36 @@ import pytest
 from megatron.mpu.topology import Coordinates, Topology
 
 SIZES = [(1, 1, 1), (2, 1, 1), (1, 2, 2), (2, 3, 4), (3, 2, 1), (2, 1, 3)]
+SIZES_WITH_CONTEXT = [*((*sizes, 1) for sizes in SIZES), (1, 1, 1, 4), (2, 3, 2, 2), (1, 2, 3, 2)]
 
 
-def _brute_force_grid(pipe, data, tensor):
+def _brute_force_grid(pipe, data, tensor, context):
     """Coordinates in rank order: the last axis runs fastest."""
-    return [Coordinates(*place) for place in itertools.product(range(pipe), range(data), range(tensor))]
+    places = itertools.product(range(pipe), range(data), range(context), range(tensor))
+    return [Coordinates(pipe=p, data=d, context=c, tensor=t) for p, d, c, t in places]
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", SIZES_WITH_CONTEXT)
 def test_ranks_and_coordinates_are_inverse_and_follow_the_table(sizes):
     topology = Topology(*sizes)
     grid = _brute_force_grid(*sizes)
     assert topology.world_size == len(grid)
     for rank, place in enumerate(grid):
         assert topology.coordinates(rank) == place
-        assert topology.rank(pipe=place.pipe, data=place.data, tensor=place.tensor) == rank
+        assert topology.rank(pipe=place.pipe, data=place.data, context=place.context, tensor=place.tensor) == rank
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", SIZES_WITH_CONTEXT)
 @pytest.mark.parametrize(
     ("axis", "shared"),
-    [("tensor", ("pipe", "data")), ("data", ("pipe", "tensor")), ("pipe", ("data", "tensor")), ("model", ("data",))],
+    [
+        ("tensor", ("pipe", "data", "context")),
+        ("context", ("pipe", "data", "tensor")),
+        ("data", ("pipe", "context", "tensor")),
+        ("pipe", ("data", "context", "tensor")),
+        ("model", ("data", "context")),
+        ("replicas", ("pipe", "tensor")),
+    ],
 )
 def test_groups_are_the_ranks_that_share_all_other_coordinates(sizes, axis, shared):
     grid = _brute_force_grid(*sizes)

@@ -291,6 +291,21 @@ def test_a_pure_rule_raises_a_sentence_of_its_own() -> None:
         derive.derive_data_parallel_size(3, pipe_parallel_size=2, model_parallel_size=1)
 
 
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "ranks", "copies"),
+    [(8, 8, 4, 1), (8, 4, 4, 1), (8, 2, 4, 2), (8, 1, 8, 8), (12, 6, 4, 2), (12, 4, 6, 3), (16, 4, 1, 1)],
+)
+def test_key_heads_are_copied_until_every_rank_has_whole_groups(
+    heads: int, kv_heads: int, ranks: int, copies: int
+) -> None:
+    assert derive.derive_key_head_copies(heads, kv_heads, ranks=ranks) == copies
+
+
+def test_context_ranks_are_no_copies_of_the_model() -> None:
+    args = build(8, context_parallel_size=2, model_parallel_size=2, train_micro_batch_size_per_gpu=3)
+    assert (args.data_parallel_size, args.train_batch_size) == (2, 6)
+
+
 def test_several_hosts_need_a_launcher_over_the_network(tmp_path: Any) -> None:
     hostfile = tmp_path / "hosts"
     hostfile.write_text("# machines\nalpha slots=2\nbeta slots=2\n")

@@ -22,12 +22,14 @@ def check_one_data_source(args: Draft) -> None:
 
 
 def check_all_data_parts(args: Draft) -> None:
-    """Lists of datasets are given for all three parts or for none."""
+    """Lists of datasets are given for all three parts or for none; those of evaluations may be empty, which is said on purpose."""
     keys = [f"{part}_data_paths" for part in PARTS]
-    missing = [key for key in keys if not getattr(args, key)]
-    if missing and len(missing) < len(keys):
-        present = [key for key in keys if key not in missing]
-        raise Conflict((*present, *missing), f"give {' and '.join(missing)} as well, or use data_path with split")
+    given = [
+        key for key in keys if getattr(args, key) or (getattr(args, key) is not None and key != "train_data_paths")
+    ]
+    missing = [key for key in keys if key not in given and not (key == "valid_data_paths" and args.validation_sets)]
+    if missing and given:
+        raise Conflict((*given, *missing), f"give {' and '.join(missing)} as well, or use data_path with split")
 
 
 def check_data_is_given(args: Draft) -> None:
@@ -73,13 +75,16 @@ def check_companion_paths(args: Draft) -> None:
         for kind in ("label", "reward"):
             key = f"{part}_{kind}_data_paths"
             companions = getattr(args, key)
-            if companions is not None and len(companions) != len(paths):
-                fix = (
-                    f"give {part}_data_paths with one dataset for each"
-                    if not paths
-                    else f"give {len(paths)}, one for each dataset"
+            if companions is None or len(companions) == len(paths):
+                continue
+            if args.data_path is not None:
+                raise Conflict(
+                    (key, "data_path"),
+                    f"{kind} data stands beside lists of datasets; give train_data_paths, valid_data_paths and test_data_paths in "
+                    "place of data_path",
                 )
-                raise Conflict((key, f"{part}_data_paths"), fix)
+            fix = f"{len(paths)}, one for each dataset" if paths else f"{part}_data_paths with one dataset for each"
+            raise Conflict((key, f"{part}_data_paths"), f"give {fix}")
 
 
 def check_rewards_are_unpacked(args: Draft) -> None:

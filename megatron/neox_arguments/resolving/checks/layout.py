@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.derive import nearest_divisors, nearest_multiples
-from megatron.neox_arguments.keys.attention_types import SPARSE
+from megatron.neox_arguments.keys.attention_types import SPARSE, WHOLE_BLOCKS
+from megatron.neox_arguments.reading.values import quote
 
 if TYPE_CHECKING:
     from megatron.neox_arguments.resolving.draft import Draft
@@ -43,6 +44,43 @@ def check_gmlp_with_partitioned_activations(args: Draft) -> None:
             ("attention_config", "partition_activations"),
             "gMLP and aMLP do not work with it; set partition_activations to false",
         )
+
+
+def check_offload(args: Draft) -> None:
+    """Optimizer states go to host memory whole, and torch's optimizer updates them there."""
+    section, older = args.zero_optimization.get("offload_optimizer") or {}, args.zero_optimization.get("cpu_offload")
+    if args.zero_optimization.get("zenflow") and (section.get("device", "none") != "none" or older):
+        raise Conflict(
+            ("zero_optimization.zenflow",), "ZenFlow needs an optimizer that is compiled at the start; remove it"
+        )
+    if section.get("device", "none") == "none":
+        if section and older:
+            raise Conflict(
+                ("zero_optimization.cpu_offload", "zero_optimization.offload_optimizer"),
+                "the older spelling says the opposite; remove cpu_offload",
+            )
+        return
+    unbuilt = {"device": "cpu", "ratio": 1.0, "super_offload": False}
+    for key, built in unbuilt.items():
+        if section.get(key, built) != built:
+            raise Conflict(
+                (f"zero_optimization.offload_optimizer.{key}",),
+                f"only moving all optimizer states to host memory is supported; set it to {quote(built)}",
+            )
+
+
+def check_selective_recomputation(args: Draft) -> None:
+    """Selective recomputation keeps no inputs of blocks that could be grouped, divided or moved."""
+    if not args.checkpoint_activations or args.recompute_granularity != "selective":
+        return
+    unneeded = {"checkpoint_num_layers": 1, "partition_activations": False, "checkpoint_in_cpu": False}
+    for key, plain in unneeded.items():
+        if getattr(args, key) != plain:
+            raise Conflict(
+                ("recompute_granularity", key),
+                f"selective recomputation is inside attention and keeps no inputs of whole blocks; set {key} to {quote(plain)}, "
+                "or recompute_granularity to full",
+            )
 
 
 def check_sparse_attention_heads(args: Draft) -> None:
@@ -84,11 +122,52 @@ def check_mlp_divides_over_tensor_ranks(args: Draft) -> None:
         )
 
 
-def check_sequence_divides_over_tensor_ranks(args: Draft) -> None:
-    """Sequence parallelism gives each tensor rank an equal piece of the sequence."""
-    if args.sequence_parallel and args.seq_length % args.model_parallel_size:
+def check_sequence_divides_over_context_ranks(args: Draft) -> None:
+    """Context parallelism gives each rank an equal part of the sequence."""
+    size = args.context_parallel_size
+    if args.seq_length % size:
         raise Conflict(
-            ("seq_length", "sequence_parallel", "model_parallel_size"),
-            f"the sequence does not divide over {args.model_parallel_size} tensor ranks; "
-            f"use {nearest_multiples(args.seq_length, args.model_parallel_size)} tokens or switch sequence_parallel off",
+            ("seq_length", "context_parallel_size"),
+            f"the sequence does not divide over {size} context ranks; use {nearest_multiples(args.seq_length, size)} tokens, "
+            f"or set context_parallel_size to {nearest_divisors(size, args.seq_length)}",
+        )
+
+
+def check_heads_divide_over_context_ranks(args: Draft) -> None:
+    """Inside attention each context rank has an equal share of the query heads of its tensor rank."""
+    size, ranks = args.context_parallel_size, args.model_parallel_size
+    if args.num_attention_heads % ranks == 0 and args.num_attention_heads // ranks % size:
+        heads = args.num_attention_heads // ranks
+        raise Conflict(
+            ("context_parallel_size", "num_attention_heads", *(["model_parallel_size"] if ranks > 1 else [])),
+            f"each of {size} context ranks takes a share of the {heads} query heads{' of a tensor rank' if ranks > 1 else ''}; "
+            f"set context_parallel_size to {nearest_divisors(size, heads)}, "
+            f"or num_attention_heads to {nearest_multiples(args.num_attention_heads, ranks * size)}",
+        )
+
+
+def check_context_ranks_have_attention(args: Draft) -> None:
+    """Context ranks trade around the core of attention; other mixers would see a part of the sequence only."""
+    others = sorted(set(args.attention_config) & set(WHOLE_BLOCKS))
+    if args.context_parallel_size > 1 and others:
+        raise Conflict(
+            ("context_parallel_size", "attention_config"),
+            f"context parallelism is not built for {', '.join(others)}; set context_parallel_size to 1",
+        )
+
+
+def check_sequence_divides_over_tensor_ranks(args: Draft) -> None:
+    """Sequence parallelism gives each tensor rank an equal piece of the sequence, or of its part of a context rank."""
+    ranks = args.context_parallel_size * args.model_parallel_size
+    if args.sequence_parallel and args.seq_length % ranks and args.seq_length % args.context_parallel_size == 0:
+        among = f"{args.context_parallel_size} context x {args.model_parallel_size} tensor ranks"
+        raise Conflict(
+            (
+                "seq_length",
+                "sequence_parallel",
+                *(["context_parallel_size"] if args.context_parallel_size > 1 else []),
+                "model_parallel_size",
+            ),
+            f"the sequence does not divide over {among if args.context_parallel_size > 1 else f'{ranks} tensor ranks'}; "
+            f"use {nearest_multiples(args.seq_length, ranks)} tokens or switch sequence_parallel off",
         )

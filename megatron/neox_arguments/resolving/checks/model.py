@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from megatron.neox_arguments.resolving.draft import Draft
 
 MIXERS_WITHOUT_HEADS = ("mamba", "rwkv", "gmlp")
-MASKED = ("global", "flash")
+MASKED = ("global", "flash", "flex")
 """Attention types that can hide the keys of other documents."""
 
 
@@ -115,7 +115,7 @@ def check_documents_can_be_kept_apart(args: Draft) -> None:
     if args.reset_attention_mask and others:
         raise Conflict(
             ("reset_attention_mask", args.source.find("attention_config", others[0])),
-            f"only {' and '.join(MASKED)} attention can keep documents apart; set reset_attention_mask to false, "
+            f"only attention of type {', '.join(MASKED)} can keep documents apart; set reset_attention_mask to false, "
             "or keep them apart by pack_impl: unpacked",
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from megatron.components import OPTIMIZERS
 from megatron.errors import ConfigError
 from megatron.neox_arguments.conflict import Conflict
-from megatron.neox_arguments.keys.sections import CHECKED, unknown_section_keys, wrong_section_values
+from megatron.neox_arguments.keys.sections import CHECKED, CURRICULUM, unknown_section_keys, wrong_section_values
 from megatron.neox_arguments.keys.types import read_numbers_within
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def check_sections(args: Draft) -> None:
     """Sections hold only keys that they have, with values that these take. Comes before anything is derived from them."""
     problems = []
-    for section in (*CHECKED, "optimizer", "optimizer.params"):
+    for section in (*CHECKED, *CURRICULUM, "loss_spike", "optimizer", "optimizer.params"):
         written, key = args.user_value(section), section.partition(".")[0]
         if key not in args.given or key in args.broken or not isinstance(written, Mapping):
             continue

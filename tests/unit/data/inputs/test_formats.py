@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from megatron.data.inputs.formats import cut, format_of, read_span
+from megatron.data.inputs.records import Fields
 from megatron.data.inputs.span import Bad, Document, Meter
 from megatron.errors import DataError, MissingRequirement
 
@@ -42,7 +43,7 @@ def documents(path: Path, *keys: str, piece_bytes: int = 1 << 20) -> list[Docume
     found = list[Document]()
     for span in cut(str(path), path.stat().st_size, piece_bytes):
         meter = Meter()
-        found += read_span(span, keys or ("text",), meter)
+        found += read_span(span, Fields(keys or ("text",)), meter)
         assert meter.consumed == span.size
     return found
 

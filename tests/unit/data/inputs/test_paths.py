@@ -41,6 +41,12 @@ def test_a_directory_is_searched_in_the_order_of_its_paths(tree: Path) -> None:
     assert [path.as_posix() for path in find_inputs(["d"]).left_out] == ["d/notes.md"]
 
 
+def test_what_a_dataset_beside_the_inputs_says_of_itself_is_no_input(tree: Path) -> None:
+    for name in ("d/x_document.sources.json", "d/x_document.idx", "d/other.sources.json"):
+        (tree / name).touch()
+    assert names("d/*.json") == names("d")[-1:] == ["d/other.sources.json"]
+
+
 def test_files_come_in_the_order_given_and_globs_in_that_of_their_paths(tree: Path) -> None:
     assert names("d/b.jsonl,e, d/*.jsonl") == ["d/b.jsonl", "e/1.txt", "d/a.jsonl", "d/b.jsonl"]
     assert names("**/*.txt") == ["d/a/z.txt", "e/1.txt", "x,y.txt"]

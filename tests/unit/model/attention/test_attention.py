@@ -19,7 +19,7 @@ from megatron.model.positions.none import NoPositions
 from megatron.model.positions.rotary import RotaryPositions
 from megatron.model.spec import BuildContext
 from megatron.mpu.groups import Group
-from tests.unit.model.builders import FP64, NORMAL, perturb
+from tests.unit.model.builders import FP64, NORMAL, dropout_keys, perturb
 
 LENGTH, ROWS, HIDDEN, HEADS, HEAD = 6, 2, 32, 4, 8
 CORES = ATTENTION.names
@@ -122,7 +122,6 @@ def test_the_flash_attn_package_is_told_the_window(monkeypatch: pytest.MonkeyPat
 
     def flash_attn_func(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         assert options.pop("causal") is True
-        assert options.pop("dropout_p") == 0.0
         before, after = options.pop("window_size")
         assert not options
         assert after in (-1, 0)
@@ -182,7 +181,7 @@ def test_grouped_query_attention_equals_multi_head_attention_with_repeated_heads
 
 
 @pytest.mark.parametrize("num_kv_heads", [4, 2])
-def test_flash_gives_the_values_and_gradients_of_global(num_kv_heads: int) -> None:
+def test_every_core_gives_the_values_and_gradients_of_global(num_kv_heads: int) -> None:
     results = {}
     for core in CORES:
         attention = build(core, num_kv_heads=num_kv_heads, positions=RotaryPositions(LENGTH, HEAD))
@@ -190,8 +189,9 @@ def test_flash_gives_the_values_and_gradients_of_global(num_kv_heads: int) -> No
         output = attention(x, POSITION_IDS)
         output.square().sum().backward()
         results[core] = [output, x.grad, *(parameter.grad for parameter in attention.parameters())]
-    for found, expected in zip(results["flash"], results["global"], strict=True):
-        torch.testing.assert_close(found, expected)
+    for core in CORES:
+        for found, expected in zip(results[core], results["global"], strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -240,17 +240,27 @@ def test_the_softmax_of_half_precision_scores_is_computed_in_fp32() -> None:
 def test_attention_dropout_acts_in_training_only(core: str) -> None:
     attention = build(core, dropout=0.5)
     plain = build(core)(X, POSITION_IDS)
-    assert (attention(X, POSITION_IDS) - plain).abs().max() > 0.01
+    dropped = attention(X, POSITION_IDS, dropout_keys=dropout_keys())
+    assert (dropped - plain).abs().max() > 0.01
     torch.testing.assert_close(attention.eval()(X, POSITION_IDS), plain)
 
 
-def test_the_first_token_passes_dropout_whole_or_not_at_all() -> None:
-    # It has one weight, 1, which dropout of one half makes 0 or 2.
-    torch.manual_seed(0)
-    attention = build(dropout=0.5)
-    value = torch.ones(64, HEADS, 1, HEAD, dtype=torch.float64)
-    result = attention.attend(value, value, value, None)
-    assert set(result.unique().tolist()) == {0.0, 2.0}
+@pytest.mark.parametrize("settings", [{}, {"num_kv_heads": 2}, {"window": 3}])
+def test_all_cores_drop_the_same_weights(settings: dict[str, Any]) -> None:
+    dropped = [build(core, dropout=0.5, **settings)(X, POSITION_IDS, dropout_keys=dropout_keys()) for core in CORES]
+    for other in dropped[1:]:
+        assert torch.equal(other, dropped[0])
+
+
+def test_dropout_without_keys_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs the dropout_keys of its samples"):
+        build(dropout=0.5)(X, POSITION_IDS)
+
+
+def test_heads_that_do_not_divide_among_context_ranks_are_refused() -> None:
+    context = BuildContext(context_group=Group(0, 3, (0, 1, 2)))
+    with pytest.raises(NeoXError, match=f'the {HEADS} query heads .* do not divide over "context_parallel_size" 3'):
+        build(context=context)
 
 
 def test_heads_that_do_not_divide_among_the_ranks_are_refused() -> None:

@@ -14,7 +14,7 @@ train_micro_batch_size_per_gpu: 2
 train_iters: 100
 norm: layernorm
 optimizer: {type: Adam, params: {lr: 6e-4}}
-partition_activations: true
+synchronize_each_layer: true
 """
 
 
@@ -59,9 +59,9 @@ def test_overrides_are_listed() -> None:
 
 def test_keys_without_effect_are_remarked_upon() -> None:
     _, lines = described()
-    remarks = [line[0] for line in lines if line and line[0].startswith('"partition_activations"')]
+    remarks = [line[0] for line in lines if line and line[0].startswith('"synchronize_each_layer"')]
     assert len(remarks) == 1
-    assert "(a.yml:10:24): accepted without effect" in remarks[0]
+    assert "(a.yml:10:25): accepted without effect" in remarks[0]
 
 
 def test_the_layout_is_told() -> None:

@@ -223,6 +223,8 @@ def test_completing_a_section_does_not_write_out_its_defaults() -> None:
 def test_editors_name_the_unknown_key_of_a_section() -> None:
     # yaml-language-server shows an errorMessage in place of "Property x is not allowed."
     for section in CLOSED:
-        schema = SCHEMA["properties"][section]
+        schema = SCHEMA
+        for key in section.split("."):
+            schema = schema["properties"][key]
         assert schema["additionalProperties"] is False
         assert "errorMessage" not in schema

@@ -42,7 +42,7 @@ def detail(**config: Any) -> str:
         ({"gradient_clipping": "1.0"}, "changed", "does not clip"),
         ({"gradient_clipping": 0.5}, "same", ""),
         ({"clip_grad": 0.5}, "changed", "never reads the key"),
-        ({"curriculum_learning": {"enabled": True}}, "not built yet", "curriculum learning is not supported yet"),
+        ({"soft_prompt_tuning": {"enabled": True}}, "not built yet", "soft prompt tuning is not supported yet"),
         ({"onnx_safe": True}, "not built yet", "remove the key or set it to false"),
         ({"do_train": True}, "unsupported", "only running programs set it"),
         ({"moe_type": "deepspeed"}, "unsupported", "moe_num_experts"),

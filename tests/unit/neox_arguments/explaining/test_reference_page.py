@@ -91,7 +91,7 @@ def test_a_key_tells_type_default_state_and_description() -> None:
     assert entry("num_layers")[0] == "whole number, at least 1, at most 100000 · required: every model needs it"
     assert entry("max_position_embeddings")[0].endswith("· derived: [seq_length](#seq_length)")
     assert entry("z_loss")[0].endswith("· **not built yet**: the z-loss")
-    assert entry("partition_activations")[0].endswith("· **accepted without effect**")
+    assert entry("synchronize_each_layer")[0].endswith("· **accepted without effect**")
     assert entry("do_train")[0].endswith("· **set while running only**")
     assert entry("clip_grad")[0].endswith("· **older spelling**: gradient_clipping")
     assert "`sinusoidal`" in entry("pos_emb")[0].partition("not built yet")[2]
@@ -106,7 +106,7 @@ def test_states_follow_the_tables_of_what_is_not_built() -> None:
     assert state_of("num_layers") == KeyState("built")
     assert str(state_of("num_layers")) == ""
     assert str(state_of("batch_size")) == "Older spelling of train_micro_batch_size_per_gpu."
-    assert state_of("curriculum_learning.enabled").state == "not built yet"
+    assert state_of("soft_prompt_tuning.enabled").state == "not built yet"
     assert state_of("fp16.enabled").state == "built"
 
 

@@ -38,9 +38,10 @@ ILLEGAL: list[tuple[dict[str, Any], list[str], str]] = [
     ({**GIVEN_LISTS, "train_data_weights": [0, 0]}, ["train_data_weights"], "one of them more"),
     ({"train_label_data_paths": ["l"]}, ["train_label_data_paths", "train_data_paths"], "give train_data_paths"),
     ({**GIVEN_LISTS, "train_label_data_paths": ["l"]}, ["train_label_data_paths"], "give 2, one for each dataset"),
+    ({"data_path": "d", "valid_label_data_paths": ["l"]}, ["valid_label_data_paths", "data_path"], "valid_data_paths and test_data_paths in place"),
     ({**GIVEN_LISTS, "train_reward_data_paths": ["r", "s"]}, ["train_reward_data_paths", "pack_impl"], "set pack_impl to unpacked"),
     ({"allow_chopped": False}, ["allow_chopped", "pack_impl"], "set pack_impl to pack_until_overflow or unpacked"),
-    ({"reset_attention_mask": True, "attention_config": [[["mamba"], "all"]]}, ["reset_attention_mask"], "only global and flash attention"),
+    ({"reset_attention_mask": True, "attention_config": [[["mamba"], "all"]]}, ["reset_attention_mask"], "only attention of type global, flash, flex"),
     ({"hidden_size": 66}, ["hidden_size", "num_attention_heads"], "set hidden_size to 64 or 68"),
     ({"num_kv_heads": 3}, ["num_kv_heads", "num_attention_heads"], "choose one of 1, 2, 4"),
     ({"max_position_embeddings": 16}, ["seq_length", "max_position_embeddings"], "to at least 32"),
@@ -78,6 +79,20 @@ PARALLEL: list[tuple[int, dict[str, Any], str]] = [
     (2, {"model_parallel_size": 2, "intermediate_size": 33}, "set mlp_multiple_of to 2"),
     (2, {"model_parallel_size": 2, "sequence_parallel": True, "seq_length": 33}, "use 32 or 34 tokens"),
     (5, {"pipe_parallel_size": 5}, "use at most 4 stages"),
+    (3, {"context_parallel_size": 3}, "use 30 or 33 tokens, or set context_parallel_size to 2 or 4"),
+    (8, {"context_parallel_size": 8}, "set context_parallel_size to 4, or num_attention_heads to 8"),
+    (
+        8,
+        {"context_parallel_size": 4, "model_parallel_size": 2},
+        "2 query heads of a tensor rank; set context_parallel_size to 2",
+    ),
+    (
+        4,
+        {"context_parallel_size": 2, "model_parallel_size": 2, "sequence_parallel": True, "seq_length": 34},
+        "use 32 or 36 tokens",
+    ),
+    (2, {"context_parallel_size": 2, "attention_config": [[["mamba"], "all"]]}, "not built for mamba"),
+    (3, {"context_parallel_size": 2}, "(pipeline stages x context ranks x tensor ranks); use 2 or 4 processes"),
 ]
 
 
@@ -124,12 +139,16 @@ UNBUILT: list[tuple[dict[str, Any], str]] = [
     ({"norm": "te_rmsnorm"}, 'norm "te_rmsnorm" is not supported yet; choose one of layernorm, rmsnorm'),
     ({"pos_emb": "alibi"}, 'position embedding "alibi" is not supported yet'),
     ({"optimizer": {"type": "Lion"}}, 'optimizer "lion" is not supported yet; choose one of adam, adamw'),
-    ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}, "ZeRO offload is not supported yet"),
-    ({"zero_optimization": {"stage": 1, "cpu_offload": True}}, "ZeRO offload is not supported yet"),
+    ({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}, "weights in host memory"),
+    ({"zero_optimization": {"stage": 3, "cpu_offload_param": True}}, "weights in host memory"),
+    ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, 'set it to "cpu"'),
+    ({"zero_optimization": {"offload_optimizer": {"device": "cpu", "ratio": 0.5}}}, "set it to 1.0"),
+    ({"zero_optimization": {"cpu_offload": True, "zenflow": {"topk_ratio": 0.1}}}, "ZenFlow needs"),
+    ({"zero_optimization": {"cpu_offload": True, "offload_optimizer": {"device": "none"}}}, "remove cpu_offload"),
     ({"dpo_fp32": False}, "remove the key or set it to true"),
     ({"wandb": {"enabled": True}}, "(use_wandb has all metrics) is not supported yet; remove the key"),
     ({"deepspeed": False}, "training without DeepSpeed is not supported yet"),
-    ({"checkpoint_in_cpu": True}, "not supported yet"),
+    ({"contiguous_checkpointing": True}, "expandable_segments"),
     ({"amp": {"enabled": True}}, "not supported yet"),
     ({"do_train": True}, "only running programs set it"),
     (
@@ -157,7 +176,7 @@ def test_features_that_are_not_built_are_refused(changes: dict[str, Any], messag
         {"train_label_data_paths": []},
         {"data_impl": "mmap"},
         {"moe_num_experts": 1, "scaled_upper_triang_masked_softmax_fusion": True, "rope_fusion": True},
-        {"partition_activations": True, "synchronize_each_layer": True},
+        {"partition_activations": True, "checkpoint_in_cpu": True, "synchronize_each_layer": True},
     ],
 )
 def test_switched_off_features_and_hints_are_accepted(changes: dict[str, Any]) -> None:

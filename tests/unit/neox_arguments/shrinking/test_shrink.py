@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.batch_schedule import batch_schedule
 from megatron.neox_arguments.reading.legacy import modernise
 from megatron.neox_arguments.reading.values import ConfigValues
+from megatron.neox_arguments.sequence_schedule import sequence_schedule
 from megatron.neox_arguments.shrinking.features import features
 from megatron.neox_arguments.shrinking.shrink import ORIGIN, shrink
 from megatron.planning.model.parameters import count_parameters
@@ -31,6 +33,14 @@ LARGE: dict[str, Any] = {
     "train_micro_batch_size_per_gpu": 8,
     "train_iters": 1000,
 }
+CURRICULUM: dict[str, Any] = {
+    "curriculum_learning": {
+        "enabled": True,
+        "min_difficulty": 64,
+        "max_difficulty": 4096,
+        "schedule_config": {"total_curriculum_step": 500, "difficulty_step": 8},
+    }
+}
 
 
 def shrunk(**keys: Any) -> NeoXArgs:
@@ -39,13 +49,17 @@ def shrunk(**keys: Any) -> NeoXArgs:
 
 
 def assert_is_a_small_copy(values: ConfigValues, *, parameters: int = 150_000) -> None:
-    """Everything that holds for every configuration and 4 processes."""
-    small = shrink(values)
-    before, after = arguments(values), arguments(small)
+    """Everything that holds for every configuration and as many processes as two of each size take."""
+    before = arguments(values)
+    needed = min(before.pipeline_stages, 2) * min(before.model_parallel_size, 2) * min(before.context_parallel_size, 2)
+    limit = max(needed, 4)
+    small = shrink(values, world_size_limit=limit)
+    after = arguments(small)
     assert features(after) == features(before)
     assert count_parameters(after, vocab_size=VOCABULARY) < parameters
-    assert after.global_num_gpus == after.num_gpus <= 4
+    assert after.global_num_gpus == after.num_gpus <= limit
     assert after.model_parallel_size == min(before.model_parallel_size, 2)
+    assert after.context_parallel_size == min(before.context_parallel_size, 2)
     assert after.pipe_parallel_size == min(before.pipe_parallel_size, 2)
     assert set(after.attention_config) == set(before.attention_config)
     assert after.train_iters == 4
@@ -60,18 +74,20 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     """Any architecture, layout and schedule, most of them legal."""
     pipe = draw(st.integers(0, 6))
     tensor = draw(st.sampled_from([1, 2, 3, 4, 8]))
+    context = draw(st.sampled_from([1, 1, 2, 3, 8]))
     kv_heads = tensor * draw(st.integers(1, 4))
-    heads = kv_heads * draw(st.integers(1, 6))
+    heads = kv_heads * context * draw(st.integers(1, 6))
     head_dim = draw(st.integers(1, 32)) * 8
     types = ["global", "flash", "mamba", "gmlp", "rwkv", "local"]
     config: dict[str, Any] = {
         "num_layers": draw(st.integers(max(pipe, 1), 50)),
         "num_attention_heads": heads,
         "hidden_size": heads * head_dim,
-        "seq_length": tensor * draw(st.integers(1, 4000)),
+        "seq_length": tensor * context * draw(st.integers(1, 4000)),
         "pos_emb": draw(st.sampled_from(["rotary", "learned", "none"])),
         "rotary_pct": draw(st.sampled_from([0.25, 0.4, 0.5, 1.0])),
         "model_parallel_size": tensor,
+        "context_parallel_size": context,
         "pipe_parallel_size": pipe,
         "sequence_parallel": draw(st.booleans()),
         "activation": draw(st.sampled_from(["gelu", "swiglu"])),
@@ -95,7 +111,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "sliding_window_width": st.integers(1, 10_000),
         "lr_decay_iters": st.integers(1, 10**6),
         "lr_decay_fraction": st.sampled_from([0.01, 0.9]),
-        "global_num_gpus": st.integers(1, 8).map(lambda copies: copies * tensor * max(pipe, 1)),
+        "global_num_gpus": st.integers(1, 8).map(lambda copies: copies * tensor * context * max(pipe, 1)),
         "checkpoint_num_layers": st.integers(1, 60),
         "checkpoint_activations": st.booleans(),
         "moe_num_experts": st.sampled_from([2, 8, 64]),
@@ -160,11 +176,17 @@ def test_a_config_for_one_process_stays_so() -> None:
     assert shrunk(train_batch_size=64, gradient_accumulation_steps=4).global_num_gpus == 2
 
 
-@pytest.mark.parametrize(("limit", "layout"), [(8, (2, 2, 2)), (4, (2, 1, 2)), (3, (1, 1, 2)), (1, (1, 1, 1))])
-def test_copies_go_first_then_the_pipeline_then_tensor_ranks(limit: int, layout: tuple[int, int, int]) -> None:
-    config = {**LARGE, "pipe_parallel_size": 4, "model_parallel_size": 4}
+@pytest.mark.parametrize(
+    ("limit", "layout"),
+    [(16, (2, 2, 2, 2)), (8, (2, 1, 2, 2)), (4, (1, 1, 2, 2)), (3, (1, 1, 1, 2)), (1, (1, 1, 1, 1))],
+)
+def test_copies_go_first_then_the_pipeline_then_context_ranks_then_tensor_ranks(
+    limit: int, layout: tuple[int, ...]
+) -> None:
+    config = {**LARGE, "pipe_parallel_size": 4, "model_parallel_size": 4, "context_parallel_size": 4}
     small = arguments(shrink(ConfigValues.from_dict(config), world_size_limit=limit))
-    assert (small.pipe_parallel_size, small.data_parallel_size, small.model_parallel_size) == layout
+    data = small.data_parallel_size
+    assert (small.pipe_parallel_size, data, small.context_parallel_size, small.model_parallel_size) == layout
 
 
 def test_what_is_compared_with_the_sequence_stays_on_its_side_of_it() -> None:
@@ -185,6 +207,20 @@ def test_what_is_compared_with_the_sequence_stays_on_its_side_of_it() -> None:
 def test_an_even_number_of_channels_is_rotated(share: float, head_dim: int) -> None:
     small = shrunk(pos_emb="rotary", rotary_pct=share, hidden_size=1280)
     assert (small.head_dim, small.hidden_size) == (head_dim, 4 * head_dim)
+
+
+def test_batches_and_sequences_still_grow() -> None:
+    ramp = {"rampup_batch_size": [16, 16, 10_000], "gradient_accumulation_steps": 8, "global_num_gpus": 2}
+    small = shrunk(**ramp, **CURRICULUM, model_parallel_size=2, sequence_parallel=True)
+    batches, lengths = batch_schedule(small), sequence_schedule(small)
+    assert [batches.batch_of(step) for step in range(4)] == [2, 2, 4, 4]
+    assert [lengths.length_of(step) for step in range(4)] == [16, 32, 32, 32]
+    discrete = {
+        "schedule_type": "fixed_discrete",
+        "schedule_config": {"difficulty": [8, 16, 4096], "max_step": [9, 99]},
+    }
+    steps = shrunk(curriculum_learning={**CURRICULUM["curriculum_learning"], **discrete})
+    assert [sequence_schedule(steps).length_of(step) for step in range(3)] == [16, 32, 32]
 
 
 def test_the_decay_ends_before_with_or_after_the_run_as_it_did() -> None:
@@ -233,7 +269,8 @@ def test_an_impossible_configuration_is_refused_as_it_is() -> None:
         ({"optimizer": {"type": "Lion"}}, "optimizer_type: lion"),
         ({"pos_emb": "rotary", "rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling: linear"),
         ({"gradient_accumulation_steps": 2}, "gradient accumulation"),
-        ({"curriculum_learning": {"enabled": True}}, "curriculum_learning"),
+        (CURRICULUM, "curriculum_learning"),
+        ({"rampup_batch_size": [8, 8, 100]}, "batch ramp-up"),
     ],
 )
 def test_a_feature_has_a_name(keys: dict[str, Any], name: str) -> None:

@@ -74,6 +74,7 @@ def test_the_number_of_processes_in_the_config_is_not_used_and_that_is_said() ->
         ({"pipe_parallel_size": 4, "model_parallel_size": 2}, 1, 8),
         ({"pipe_parallel_size": 0, "model_parallel_size": 2}, 1, 2),
         ({"pipe_parallel_size": 6, "model_parallel_size": 2}, 2, 6),
+        ({"context_parallel_size": 4, "model_parallel_size": 2}, 1, 8),
         ({"global_num_gpus": 96, "model_parallel_size": 2}, 12, 8),
     ],
 )

@@ -33,6 +33,7 @@ DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
 EVERY_HEAD = {"use_qk_layernorm": True, "qk_layernorm_scope": "head"}
 ALL_HEADS = {"use_qk_layernorm": True, "qk_layernorm_scope": "all_heads"}
 RECOMPUTE = {"checkpoint_activations": True}
+SELECTIVE = {**RECOMPUTE, "recompute_granularity": "selective"}
 
 KEPT: tuple[dict[str, Any], ...] = (
     {},
@@ -63,6 +64,10 @@ KEPT: tuple[dict[str, Any], ...] = (
     RECOMPUTE,
     {**RECOMPUTE, **ROTARY, "checkpoint_num_layers": 3},
     {**RECOMPUTE, **DROPOUT, "norm": "rmsnorm", "checkpoint_num_layers": 2},
+    SELECTIVE,
+    {**SELECTIVE, **DROPOUT, **FLASH, **GROUPED, **ROTARY},
+    {**SELECTIVE, **ROTARY, **FLASH},
+    {**SELECTIVE, **EVERY_HEAD, **GROUPED, "apply_query_key_layer_scaling": True},
 )
 
 
@@ -76,18 +81,19 @@ def test_autograd_keeps_what_is_planned(settings: dict[str, Any], precision: str
     """Of the layers alone and of the layers with the loss, so that what the loss keeps is compared as well."""
     args = arguments(precision=precision, num_layers=3, **settings)
     layout, batch = Layout.of(args), random_batch(args)
+    recomputes_blocks = layout.recompute and args.recompute_granularity == "full"
     model = SequentialModel(
         build_layer_specs(args, vocab_size=VOCABULARY, padded_vocab_size=VOCABULARY),
         BuildContext(dtype=DTYPES[precision]),
         seed=1,
-        checkpoint_num_layers=layout.recompute_every if layout.recompute else 0,
+        checkpoint_num_layers=layout.recompute_every if recomputes_blocks else 0,
     )
     sizes = Sizes.of(args, layout, "cpu")
     layers = saved_bytes(args, layout, sizes, stage_layers(args, layout, VOCABULARY)[0])
-    layers += 0 if layout.recompute else window_mask_bytes(args, sizes)
+    layers += 0 if recomputes_blocks else window_mask_bytes(args, sizes)
 
     def forward() -> torch.Tensor:
-        logits: torch.Tensor = model(batch.tokens, batch.position_ids)
+        logits: torch.Tensor = model(batch.tokens, batch.position_ids, dropout_keys=batch.dropout_keys)
         return logits
 
     def loss() -> torch.Tensor:
@@ -141,6 +147,19 @@ def test_recomputation_and_tensor_parallelism_save_activations() -> None:
     cut = planned(replace(base, tensor=4))[0].activations
     assert cut < most / 2
     assert planned(replace(base, tensor=4, sequence_parallel=True))[0].activations < cut / 1.5
+
+
+def test_selective_recomputation_leaves_the_memory_of_flash_attention() -> None:
+    layout = Layout(micro_batch=8, recompute=True)
+    selective = {"recompute_granularity": "selective"}
+    scores = {"attention_config": [[["global"], "all"]]}
+    flash, kept = planned(replace(layout, recompute=False))[0], planned(replace(layout, recompute=False), **scores)[0]
+    again, whole = planned(layout, **scores, **selective)[0], planned(layout, **scores)[0]
+    assert planned(layout, **selective)[0] == flash
+    assert again.activations == pytest.approx(
+        flash.activations, rel=0.01
+    )  # the fullest moment is before the backward pass
+    assert whole.activations < again.activations < 0.6 * kept.activations
 
 
 def test_scores_grow_with_the_square_of_the_sequence_and_flash_has_none() -> None:

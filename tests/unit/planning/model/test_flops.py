@@ -56,6 +56,17 @@ def test_training_is_three_forward_passes_and_recomputation_adds_one() -> None:
     assert hardware_flops_per_token(arguments(), vocab_size=100) == 3 * forward
 
 
+def test_selective_recomputation_repeats_the_scores_that_are_in_memory() -> None:
+    """The second product of attention, of the weights with the values, keeps what went into it and need not run again."""
+    selective = {"checkpoint_activations": True, "recompute_granularity": "selective"}
+    plain, layer = model_flops_per_token(arguments(), vocab_size=100), 512 // 2
+    assert hardware_flops_per_token(arguments(**selective), vocab_size=100) == plain + 2 * layer
+    one_of_two = arguments(**selective, attention_config=[[["flash", "global"], 1]])
+    assert hardware_flops_per_token(one_of_two, vocab_size=100) == plain + layer
+    dropping = arguments(**selective, attention_config=[[["flash"], 2]], attention_dropout=0.1)
+    assert hardware_flops_per_token(dropping, vocab_size=100) == plain + 2 * layer
+
+
 def test_a_large_model_needs_about_six_operations_a_parameter() -> None:
     args = arguments(
         num_layers=44, hidden_size=6144, num_attention_heads=64, seq_length=2048, max_position_embeddings=2048

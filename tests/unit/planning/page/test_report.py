@@ -10,6 +10,7 @@ import pytest
 from megatron import text
 from megatron.errors import ConfigError
 from megatron.neox_arguments.derive import padded_vocab_size
+from megatron.neox_arguments.reading.load import apply_overrides
 from megatron.planning.hardware.devices import DEVICES, Cluster
 from megatron.planning.memory.stage_memory import StageMemory, memory_by_stage
 from megatron.planning.model.flops import model_flops_per_token
@@ -162,16 +163,31 @@ def test_every_proposal_stands_with_memory_reason_and_words() -> None:
     assert "Fastest" in lines
 
 
+ILLEGAL = "The config's layout is not legal on these devices"
+
+
 def test_a_layout_that_is_not_legal_is_refused_in_the_words_of_the_config_and_others_are_proposed() -> None:
     found = studied(pipe_parallel_size=3)
     lines = printed(found)
-    assert "8 processes do not divide into copies" in lines["The config's layout is not legal on these devices"]
+    assert "8 processes do not divide into copies" in lines[ILLEGAL]
     assert len(found.proposals) == 3
     assert found.args.train_batch_size == 64
     assert all(
         proposal.layout.micro_batch * proposal.layout.accumulation * proposal.layout.data == 64
         for proposal in found.proposals
     )
+
+
+def test_context_ranks_are_planned_with_and_kept() -> None:
+    found = studied(context_parallel_size=2, model_parallel_size=2)
+    assert "pipeline 1 x data 2 x context 2 x tensor 2" in printed(found)["Layout of the config"]
+    refused = studied(context_parallel_size=2, pipe_parallel_size=3)
+    assert "pipeline stages x context ranks x tensor ranks" in printed(refused)[ILLEGAL]
+    assert {proposal.layout.context for proposal in refused.proposals} == {2}
+    assert all("context_parallel_size=2" in proposal.words for proposal in refused.proposals)
+    assert "over 2 context ranks" in printed(refused)["Layouts that fit, fastest first"]
+    assert {proposal.layout.context for proposal in studied(context_parallel_size=3).proposals} == {1}
+    assert {proposal.layout.context for proposal in studied(context_parallel_size=16).proposals} == {1}
 
 
 def test_a_config_that_no_layout_repairs_is_refused_with_all_its_problems() -> None:
@@ -193,6 +209,18 @@ def test_nothing_fits_says_how_much_is_missing_and_where_it_would() -> None:
     assert study(config(num_layers=48), other).proposals
     fewer = Cluster(nodes.nodes // 2, 1, place.device)
     assert not study(config(num_layers=48), fewer).proposals, "half as many would not do"
+
+
+def test_sequences_too_long_for_these_devices_are_proposed_to_be_shared() -> None:
+    flash = {"attention_config": [[["flash"], "all"]], "num_kv_heads": 1}
+    long = config(seq_length=2**21, num_layers=1, train_batch_size=8, **flash)
+    found = study(long, cluster())
+    assert found.proposals == ()
+    assert found.context == 4
+    assert "or here with context_parallel_size=4" in " ".join(printed(found)["Layouts that fit, fastest first"].split())
+    two, four = (study(apply_overrides(long, [f"context_parallel_size={ranks}"]), cluster()) for ranks in (2, 4))
+    assert not two.proposals
+    assert {proposal.layout.context for proposal in four.proposals} == {4}
 
 
 def test_no_legal_layout_at_all_asks_for_another_batch() -> None:
@@ -262,3 +290,14 @@ def test_the_page_is_plain_and_fits_its_width(changes: dict[str, Any]) -> None:
             assert line.isascii()
             assert line == line.rstrip()
             assert len(line) <= text.WIDTH or " " not in line.strip(), line
+
+
+def test_a_run_that_grows_has_fewer_tokens() -> None:
+    section = {"total_curriculum_step": 1, "difficulty_step": 1024}
+    curriculum = {"enabled": True, "min_difficulty": 1024, "max_difficulty": 1024, "schedule_config": section}
+    time = printed(studied(rampup_batch_size=[16, 16, 3000], curriculum_learning=curriculum))["Time"]
+    # 63 steps of 16 samples reach 1,008, 31 of 32 reach 2,000 and 21 of 48 reach 3,008; the 885 others take 64.
+    tokens = (3008 + 885 * 64) * 1024
+    assert f"1,000 steps, {text.count(tokens)} tokens" in time
+    assert "ramp-up from 16 samples a step to 64 by 16, in the first 115 steps, 3,008 samples" in time
+    assert "curriculum the first 1024 tokens of each sample, 1024 from iteration 1 on" in time

@@ -58,6 +58,12 @@ def test_every_candidate_keeps_the_batch_and_the_devices() -> None:
         assert layout.world_size == 24
 
 
+def test_every_batch_of_a_ramp_divides() -> None:
+    found = list(candidates(arguments(train_batch_size=48, rampup_batch_size=[16, 8, 1000]), cluster(1)))
+    assert {layout.data * layout.micro_batch for layout in found} == {1, 2, 4, 8}
+    assert {layout.data * layout.micro_batch * layout.accumulation for layout in found} == {48}
+
+
 def test_each_grid_comes_once_in_every_way_that_works() -> None:
     every = list(candidates(arguments(), cluster()))
     assert len(set(every)) == len(every)
@@ -66,6 +72,16 @@ def test_each_grid_comes_once_in_every_way_that_works() -> None:
     assert {layout.recompute for layout in every} == {False, True}
     assert {layout.sequence_parallel for layout in every if layout.tensor == 1} == {False}
     assert {layout.sequence_parallel for layout in every if layout.tensor > 1} == {False, True}
+
+
+def test_the_context_ranks_of_the_config_stay() -> None:
+    args = arguments(world_size=16, context_parallel_size=4)
+    every = list(candidates(args, cluster(2)))
+    assert {layout.context for layout in every} == {4}
+    assert {layout.world_size for layout in every} == {16}
+    assert {layout.tensor for layout in every} == {1, 2, 4}, "of 16 heads, 4 for each context rank at least"
+    alone = [layout for layout in every if layout.data == 1 and layout.stages == 1]
+    assert {layout.zero_stage for layout in alone} == {0, 2, 3}, "gradients are divided among context ranks, too"
 
 
 def test_a_sequence_that_ranks_cannot_share_is_not_divided() -> None:

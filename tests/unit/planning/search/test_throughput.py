@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.planning.hardware.devices import DEVICES, Cluster
@@ -73,6 +73,19 @@ def test_tensor_ranks_reduce_activations_over_their_links() -> None:
     assert time(replace(layout, sequence_parallel=True)).tensor == pytest.approx(12 * half * (4 + 2 + 0.2 * 4))
 
 
+def test_context_ranks_share_the_work_and_trade_heads_over_their_links() -> None:
+    """Queries, keys, values and results of a rank's tokens, there and back; recomputation trades once more."""
+    layout = Layout(context=8, micro_batch=8, accumulation=1)
+    trade = 8 * 1024 / 8 * 4 * 2048 * 2 * 7 / 8 / (A100.link_bytes_per_second * COLLECTIVE_EFFICIENCY)
+    assert time(layout).context == pytest.approx(12 * 2 * trade)
+    assert time(layout).compute == pytest.approx(time(replace(layout, context=1)).compute / 8)
+    assert time(replace(layout, recompute=True)).context == pytest.approx(12 * 3 * trade)
+    assert time(layout, num_kv_heads=8).context == pytest.approx(12 * 2 * trade * 3 / 4)
+    assert time(layout, num_kv_heads=2).context == pytest.approx(12 * 2 * trade * 3 / 4), "each is sent to four ranks"
+    assert time(layout).data == time(replace(layout, data=8, context=1)).data
+    assert time(layout, Cluster(8, 1, A100)).context > 5 * time(layout).context
+
+
 def test_data_parallel_ranks_reduce_gradients_once_a_step() -> None:
     args = arguments()
     few, many = (time(Layout(data=8, zero_stage=1, accumulation=passes)).data for passes in (1, 16))
@@ -99,10 +112,12 @@ def test_networks_are_slower_than_nodes() -> None:
     assert time(pipeline, apart).pipeline > time(pipeline, NODE).pipeline
 
 
+@settings(deadline=None)
 @given(
     tensor=st.sampled_from([1, 2, 4, 8]),
     stages=st.sampled_from([1, 2, 3, 4]),
     data=st.sampled_from([1, 2, 8]),
+    context=st.sampled_from([1, 2, 4]),
     micro_batch=st.integers(1, 8),
     accumulation=st.integers(1, 16),
     zero_stage=st.integers(0, 3),

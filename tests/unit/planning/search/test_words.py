@@ -61,5 +61,12 @@ def test_everything_is_said_when_the_layout_of_the_config_is_not_legal() -> None
     }
 
 
+def test_context_ranks_are_said_again_where_the_config_has_some() -> None:
+    cut = replace(GIVEN, context=2)
+    assert "context_parallel_size=2" in words(cut, given=None, context_parallel_size=2)
+    assert "context_parallel_size=1" in words(GIVEN, given=None, context_parallel_size=8)
+    assert words(cut, given=cut, context_parallel_size=2) == set()
+
+
 def test_a_config_without_any_batch_size_gets_one() -> None:
     assert words(GIVEN, train_batch_size=None) == {"train_micro_batch_size_per_gpu=4"}
