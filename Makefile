@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 DATA   ?= data
+# Each test process may start four ranks of its own: more than two do not fit on a laptop.
+TEST_PROCESSES ?= 2
 bin    := $(VENV)/bin
 
-.PHONY: help install train generate test test-fast matrix lint format reference clean
+.PHONY: help install train generate test matrix lint format reference clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -30,7 +32,7 @@ train: $(VENV)/.installed  ## train the default model on the standard library's 
 	$(bin)/python deepy.py generate.py configs/python_10M.yml configs/local_setup.yml configs/text_generation.yml
 
 test: $(VENV)/.installed-dev  ## run the whole test suite
-	$(bin)/python -m pytest -m "not gpu and not matrix"
+	$(bin)/python -m pytest -m "not gpu and not matrix" -n $(TEST_PROCESSES) --dist loadfile
 
 matrix: $(VENV)/.installed-dev  ## compare every layout with one process (minutes), and write the table in the README
 	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix --update-matrix

@@ -4,7 +4,7 @@ SAVE/latest                 text: the name of the checkpoint to go on from
 SAVE/global_step{N}/        one checkpoint; it appears under this name only when all of it is on the disk
     *.distcp, .metadata     fp32 weights and optimizer state, written by torch.distributed.checkpoint
     state.json              iteration, counters, scalars of the optimizer, names and shapes of the tensors, versions
-    data.json               what it was trained on and in which order (megatron/data/ledger.py)
+    data.json               what it was trained on and in which order (megatron/data/ledger/segments.py)
     configs/config.yml      the configuration of the run
     manifest.json           size and SHA-256 of every other file
 SAVE/.tmp-*                 being written or deleted: never read, cleaned up by a later save

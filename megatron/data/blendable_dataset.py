@@ -3,7 +3,7 @@
 The rule, with weights w that sum to 1: sample k is taken from the dataset i with the largest w_i * max(k, 1) - taken_i, where taken_i
 counts the samples i has given so far (ties: the lowest i). It is GPT-NeoX's rule, so the same weights give the same blend.
 
-Every step of the rule depends on the one before, so it is a loop; for all but short blends it is translated (compiled.py).
+Every step of the rule depends on the one before, so it is a loop; for all but short blends it is translated (maps/compiled.py).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron.data.compiled import compiled
 from megatron.data.gpt_dataset import SampleDataset
-from megatron.data.index_cache import StoredArrays, content_key, load_or_build
+from megatron.data.maps.compiled import compiled
+from megatron.data.maps.index_cache import StoredArrays, content_key, load_or_build
 from megatron.data.piece import Piece
 
 CACHE_VERSION = 1  # to be raised when the same weights give another order

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from megatron.data.blendable_dataset import build_blendable_dataset
 from megatron.data.document_dataset import build_document_dataset
-from megatron.data.document_maps import Packing, samples_in_passes
 from megatron.data.gpt_dataset import SampleDataset, build_gpt_dataset
-from megatron.data.index_maps import samples_in_epochs
 from megatron.data.indexed_dataset import IndexedDataset, open_tokens
 from megatron.data.labels import open_labels
+from megatron.data.maps.document_maps import Packing, samples_in_passes
+from megatron.data.maps.index_maps import samples_in_epochs
 from megatron.data.splits import PARTS, split_documents
 from megatron.errors import DataError
 from megatron.mpu.collectives import barrier

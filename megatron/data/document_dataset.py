@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron.data.batch import PADDING
-from megatron.data.document_maps import Packing, load_or_build_document_maps
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.data.mapped_dataset import MappedDataset
+from megatron.data.maps.document_maps import Packing, load_or_build_document_maps
 from megatron.data.piece import Piece
 
 SAMPLES = 1 << 16  # looked at together
 
 
 class DocumentDataset(MappedDataset):
-    """The samples of some documents of an indexed dataset, in the order given by document maps (see document_maps.py)."""
+    """The samples of some documents of an indexed dataset, in the order given by document maps (see maps/document_maps.py)."""
 
     def read(self, sample: int, dataset: IndexedDataset) -> NDArray[np.int64]:
         """The sample of this number before shuffling, of the text or of its labels: int64 [seq_length + 1], PADDING behind its documents."""

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron.data.index_maps import load_or_build_index_maps
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.data.mapped_dataset import MappedDataset
+from megatron.data.maps.index_maps import load_or_build_index_maps
 from megatron.data.piece import Piece
 
 
@@ -34,7 +34,7 @@ class SampleDataset(Protocol):
 
 
 class GPTDataset(MappedDataset):
-    """The samples of some documents of an indexed dataset, in the order given by index maps (see index_maps.py)."""
+    """The samples of some documents of an indexed dataset, in the order given by index maps (see maps/index_maps.py)."""
 
     def read(self, sample: int, dataset: IndexedDataset) -> NDArray[np.int64]:
         """The sample of this number before shuffling, of the text or of its labels: int64 [seq_length + 1]."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron.data.index_cache import StoredArrays
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.maps.index_cache import StoredArrays
 from megatron.data.piece import Piece
 
 

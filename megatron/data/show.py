@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from megatron.data.batch import PADDING, Batch, DocumentRules, build_batch
 from megatron.data.gpt_dataset import GPTDataset
-from megatron.data.index_cache import StoredArrays
-from megatron.data.index_maps import build_index_maps, epochs_needed
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.maps.index_cache import StoredArrays
+from megatron.data.maps.index_maps import build_index_maps, epochs_needed
 from megatron.data.piece import Piece
 from megatron.errors import DataError
 

@@ -10,9 +10,9 @@ from megatron.checkpointing.layout import find_checkpoint
 from megatron.checkpointing.ranks import Ranks
 from megatron.data.datasets import Datasets, open_sources
 from megatron.data.gpt_dataset import SampleDataset
-from megatron.data.ledger import LEDGER, Ledger, Segment, read_ledger
-from megatron.data.ledger_changes import changes_of_data, changes_of_order, changes_of_sources
-from megatron.data.ledger_record import order_keys, reach, record_segment, record_sources
+from megatron.data.ledger.changes import changes_of_data, changes_of_order, changes_of_sources
+from megatron.data.ledger.record import order_keys, reach, record_segment, record_sources
+from megatron.data.ledger.segments import LEDGER, Ledger, Segment, read_ledger
 from megatron.errors import CheckpointError
 from megatron.initialize import World
 from megatron.log import get_logger

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from megatron.checkpointing.load import load_checkpoint
-from megatron.data.ledger import Ledger
+from megatron.data.ledger.segments import Ledger
 from megatron.engine.protocol import Engine
 from megatron.monitor.reporter import Reporter
 from megatron.training.checkpointer import Checkpointer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from megatron.data.batch import Batch
 from megatron.data.datasets import Datasets
-from megatron.data.ledger import Ledger
+from megatron.data.ledger.segments import Ledger
 from megatron.initialize import World
 from megatron.neox_arguments import NeoXArgs
 from megatron.tokenizer.base import Tokenizer

@@ -10,7 +10,7 @@ from megatron.checkpointing.load import load_checkpoint
 from megatron.checkpointing.save import check_can_save
 from megatron.checkpointing.settings import settings_warning
 from megatron.components import OBJECTIVES
-from megatron.data.ledger import Ledger
+from megatron.data.ledger.segments import Ledger
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine
 from megatron.initialize import World

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from megatron.data.audit import Moves, open_segment
+from megatron.data.audit.segment import Moves, open_segment
 from megatron.data.indexed_dataset import IndexedDatasetWriter
-from megatron.data.ledger import LEDGER, Ledger
+from megatron.data.ledger.segments import LEDGER, Ledger
 from megatron.initialize import World
 from megatron.mpu.groups import build_process_groups
 from megatron.mpu.topology import Topology

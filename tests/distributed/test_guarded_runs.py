@@ -14,7 +14,7 @@ import torch
 from megatron.checkpointing.layout import checkpoint_candidates
 from megatron.checkpointing.state_file import read_state
 from megatron.data.indexed_dataset import IndexedDatasetWriter
-from megatron.data.ledger import read_ledger
+from megatron.data.ledger.segments import read_ledger
 from megatron.errors import NeoXError
 from megatron.initialize import join_world
 from megatron.neox_arguments import NeoXArgs

@@ -81,7 +81,7 @@ def test_tensor_ranks_receive_what_the_first_read_and_data_ranks_share_the_step(
 
 def build_counted(rank, directories, local_ranks, use_shared_fs):
     """How many index maps this rank computed, the others waiting for the first."""
-    from megatron.data import index_maps
+    from megatron.data.maps import index_maps
 
     built = []
     build = index_maps.plan_index_maps

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron.data.encode_files import encode_files
-from megatron.data.encode_worker import EncodeRecipe
+from megatron.data.encoding.files import encode_files
+from megatron.data.encoding.worker import EncodeRecipe
 from megatron.tokenizer.base import TokenizerSettings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from megatron.data.audit import Moves
+from megatron.data.audit.segment import Moves
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megatron.errors import DataError, NeoXError
 from tests.conftest import REPOSITORY

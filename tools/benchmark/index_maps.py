@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from megatron.data import index_maps
 from megatron.data.blendable_dataset import blend_order
 from megatron.data.gpt_dataset import build_gpt_dataset
-from megatron.data.index_cache import ArrayPieces
 from megatron.data.indexed_dataset import IndexedDataset
+from megatron.data.maps import index_maps
+from megatron.data.maps.index_cache import ArrayPieces
 from tools.benchmark.virtual_corpus import write_virtual_corpus
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -33,8 +33,8 @@ def main() -> None:
 def measure(name: str, place: Path, *, workers: int) -> dict[str, Any]:
     """Seconds of wall and processor time, and what else is known: a digest of the output, documents left to `tokenizers`."""
     # Imported late, as worker processes import this file, too, and before the clock starts.
-    from megatron.data.encode_files import encode_files
-    from megatron.data.encode_worker import EncodeRecipe
+    from megatron.data.encoding.files import encode_files
+    from megatron.data.encoding.worker import EncodeRecipe
     from megatron.tokenizer.base import TokenizerSettings
     from megatron.tokenizer.fast.choice import ENGINES
     from tools.benchmark.tokenize_corpus import read_texts

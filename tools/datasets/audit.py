@@ -23,10 +23,10 @@ from megatron.command import run_command, say
 from megatron.errors import DataError
 
 if TYPE_CHECKING:
-    from megatron.data.audit import AuditedSegment, Moves
-    from megatron.data.audit_facts import Decode
+    from megatron.data.audit.facts import Decode
+    from megatron.data.audit.segment import AuditedSegment, Moves
     from megatron.data.indexed_dataset import IndexedDataset
-    from megatron.data.ledger import Ledger
+    from megatron.data.ledger.segments import Ledger
     from megatron.neox_arguments import NeoXArgs
 
 
@@ -37,9 +37,9 @@ def main() -> None:
 
 def who(args: argparse.Namespace) -> None:
     """Print the documents of a step."""
-    from megatron.data.audit import open_segment, segment_with
-    from megatron.data.audit_facts import facts_of_sample
-    from megatron.data.audit_page import lines_of_step
+    from megatron.data.audit.facts import facts_of_sample
+    from megatron.data.audit.page import lines_of_step
+    from megatron.data.audit.segment import open_segment, segment_with
 
     checkpoint, settings, ledger, moves = open_checkpoint(args)
     segment, steps = segment_with(ledger, args.step - 1)
@@ -74,9 +74,9 @@ def who(args: argparse.Namespace) -> None:
 
 def when(args: argparse.Namespace) -> None:
     """Print the steps of a document."""
-    from megatron.data.audit_facts import facts_of_document, facts_of_reads
-    from megatron.data.audit_page import lines_of_document
-    from megatron.data.audit_search import reads_of
+    from megatron.data.audit.facts import facts_of_document, facts_of_reads
+    from megatron.data.audit.page import lines_of_document
+    from megatron.data.audit.search import reads_of
     from megatron.data.piece import Piece
 
     checkpoint, settings, ledger, moves = open_checkpoint(args)
@@ -103,8 +103,8 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[Path, NeoXArgs, Ledger, M
     """The checkpoint, the configuration of its run, its ledger, and where data is that was moved."""
     from megatron.checkpointing.layout import find_checkpoint
     from megatron.checkpointing.settings import read_settings
-    from megatron.data.audit import Moves
-    from megatron.data.ledger import LEDGER, read_ledger
+    from megatron.data.audit.segment import Moves
+    from megatron.data.ledger.segments import LEDGER, read_ledger
 
     checkpoint = find_checkpoint(args.checkpoint)
     ledger = read_ledger(checkpoint)
@@ -117,7 +117,7 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[Path, NeoXArgs, Ledger, M
 
 def open_segments(settings: NeoXArgs, ledger: Ledger, moves: Moves) -> list[AuditedSegment]:
     """All segments whose data is there as it was; a line about each of the others. Raises DataError when that is none."""
-    from megatron.data.audit import open_segment
+    from megatron.data.audit.segment import open_segment
 
     opened, error = [], None
     for segment, steps in ledger.stretches():

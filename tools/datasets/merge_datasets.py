@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from megatron.command import run_command, say
-from megatron.data.encode_command import output_prefix
+from megatron.data.encoding.command import output_prefix
 
 
 def main() -> None:

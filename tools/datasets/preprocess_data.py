@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from megatron.command import run_command
-from megatron.data.encode_command import (
+from megatron.data.encoding.command import (
     add_input_options,
     add_output_options,
     add_tokenizer_options,
@@ -27,7 +27,7 @@ from megatron.data.encode_command import (
 )
 
 if TYPE_CHECKING:
-    from megatron.data.encode_worker import EncodeRecipe
+    from megatron.data.encoding.worker import EncodeRecipe
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_recipe(args: argparse.Namespace) -> EncodeRecipe:
     """What is made of the documents."""
-    from megatron.data.encode_worker import EncodeRecipe
+    from megatron.data.encoding.worker import EncodeRecipe
 
     return EncodeRecipe(tokenizer_settings(args), keys=keys_of(args), append_eod=args.append_eod, fix_text=args.ftfy)
 

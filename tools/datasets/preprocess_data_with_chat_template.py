@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from megatron.command import run_command, say
-from megatron.data.encode_command import (
+from megatron.data.encoding.command import (
     add_ending_options,
     add_input_options,
     add_output_options,

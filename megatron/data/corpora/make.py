@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from megatron.data.corpora.base import Corpus
-from megatron.data.encode import EncodedDataset, encode_texts
-from megatron.data.encode_files import encode_files
-from megatron.data.encode_manifest import describe_recipe
-from megatron.data.encode_progress import build_progress
-from megatron.data.encode_shard import OnError
-from megatron.data.encode_work import WorkDirectory
-from megatron.data.encode_worker import Encoder, EncodeRecipe
+from megatron.data.encoding.files import encode_files
+from megatron.data.encoding.manifest import describe_recipe
+from megatron.data.encoding.progress import build_progress
+from megatron.data.encoding.shard import OnError
+from megatron.data.encoding.texts import EncodedDataset, encode_texts
+from megatron.data.encoding.work import WorkDirectory
+from megatron.data.encoding.worker import Encoder, EncodeRecipe
 from megatron.data.inputs.fingerprint import fingerprint
 from megatron.tokenizer.base import TokenizerSettings
 from megatron.tokenizer.hf import HFTokenizer

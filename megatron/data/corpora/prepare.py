@@ -22,7 +22,7 @@ from megatron.data.corpora.base import Corpus
 from megatron.data.corpora.download.parallel import DownloadSettings
 from megatron.data.corpora.make import TRAINING_CHARACTERS, encode_corpus, train_on
 from megatron.data.corpora.note import Note, read_note, remove_note, sizes_of, write_note
-from megatron.data.encode_shard import OnError
+from megatron.data.encoding.shard import OnError
 from megatron.data.indexed_dataset import bin_path, idx_path
 from megatron.errors import DataError
 from megatron.tokenizer.base import TokenizerSettings

@@ -19,7 +19,7 @@ from megatron.data.derived.chat_template import ChatTemplate, Renderer
 from megatron.data.derived.conversation import REWARD_DTYPE, Conversation, ConversationFields, conversation_keys
 from megatron.data.derived.labels import check_distinct, label_output, labels_of
 from megatron.data.derived.offsets import read_offset_engine, touched
-from megatron.data.encode_worker import Counts, EncodedBatch, Encoder, EncodeRecipe, Output
+from megatron.data.encoding.worker import Counts, EncodedBatch, Encoder, EncodeRecipe, Output
 from megatron.data.inputs.pieces import Piece
 from megatron.errors import DataError
 

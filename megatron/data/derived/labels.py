@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron.data.encode_worker import Output
+from megatron.data.encoding.worker import Output
 from megatron.errors import DataError
 
 NOT_TRAINED = -100

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron.data.derived.labels import check_distinct, label_output, labels_of
-from megatron.data.encode_worker import EncodedBatch, Encoder, EncodeRecipe
+from megatron.data.encoding.worker import EncodedBatch, Encoder, EncodeRecipe
 from megatron.errors import DataError
 
 

@@ -72,7 +72,7 @@ def _in_directory(directory: str) -> list[Path]:
 
 
 def _is_work(path: Path) -> bool:
-    """Whether a path leads into the directory of an unfinished encoding, which may lie beside the inputs (see encode_work.py)."""
+    """Whether a path leads into the directory of an unfinished encoding, which may lie beside the inputs (see encoding/work.py)."""
     return any(part.endswith(".partial") for part in path.parts)
 
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron.data.gpt_dataset import GPTDataset, build_gpt_dataset
-from megatron.data.index_cache import StoredArrays
-from megatron.data.index_maps import build_index_maps
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from megatron.data.maps.index_cache import StoredArrays
+from megatron.data.maps.index_maps import build_index_maps
 from megatron.data.splits import split_documents
 
 

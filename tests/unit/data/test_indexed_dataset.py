@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from megatron.data.index_file import PROBE_BYTES, PROBES, IndexFile, fingerprint, write_index
-from megatron.data.index_maps import build_index_maps
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter, bin_path, idx_path, token_dtype
+from megatron.data.maps.index_maps import build_index_maps
 from megatron.errors import DataError
 
 DOCUMENTS = [[5, 6, 7], [8], [9, 10]]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from megatron.data.encode import encode_texts
-from megatron.data.encode_files import encode_files
-from megatron.data.encode_worker import EncodeRecipe
+from megatron.data.encoding.files import encode_files
+from megatron.data.encoding.texts import encode_texts
+from megatron.data.encoding.worker import EncodeRecipe
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megatron.data.inputs import pieces
 from megatron.data.origins import Origin, Origins, joined, read_origins, write_origins
-from tests.unit.data.test_encode import CHARACTERS, texts_of
+from tests.unit.data.encoding.test_texts import CHARACTERS, texts_of
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -8,9 +8,9 @@ import pytest
 from megatron.data.batch import PADDING
 from megatron.data.blendable_dataset import build_blendable_dataset
 from megatron.data.document_dataset import build_document_dataset
-from megatron.data.document_maps import Packing
 from megatron.data.gpt_dataset import build_gpt_dataset
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from megatron.data.maps.document_maps import Packing
 
 SIZES = (3, 1, 30, 7, 8, 2, 19, 5)
 

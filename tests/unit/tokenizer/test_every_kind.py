@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from megatron.components import TOKENIZERS
-from megatron.data.encode_files import encode_files
-from megatron.data.encode_worker import EncodeRecipe
+from megatron.data.encoding.files import encode_files
+from megatron.data.encoding.worker import EncodeRecipe
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.tokenizer.base import Tokenizer, TokenizerSettings
 from megatron.tokenizer.build import build_tokenizer

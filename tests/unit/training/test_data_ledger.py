@@ -16,7 +16,7 @@ import torch
 
 from megatron.checkpointing.manifest import file_facts, write_manifest
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
-from megatron.data.ledger import LEDGER, Ledger, read_ledger
+from megatron.data.ledger.segments import LEDGER, Ledger, read_ledger
 from megatron.errors import CheckpointError, DataError
 from megatron.initialize import World
 from megatron.mpu.groups import SINGLE, single_process_groups

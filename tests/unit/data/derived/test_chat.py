@@ -13,8 +13,8 @@ import pytest
 from megatron.data.derived.chat import ChatRecipe
 from megatron.data.derived.offsets import read_offset_engine, touched
 from megatron.data.derived.template_files import load_chat_template
-from megatron.data.encode_files import EncodedFiles, encode_files
-from megatron.data.encode_manifest import describe_recipe
+from megatron.data.encoding.files import EncodedFiles, encode_files
+from megatron.data.encoding.manifest import describe_recipe
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.errors import DataError
 from megatron.tokenizer.base import TokenizerSettings
@@ -22,8 +22,8 @@ from megatron.tokenizer.build import build_tokenizer
 from megatron.tokenizer.hf import HFTokenizer
 from tests.unit.data.derived import chats
 from tests.unit.data.derived.chats import SPECIAL, chat, write_tokenizer
-from tests.unit.data.test_encode import CHARACTERS
-from tests.unit.data.test_encode_files import write_lines
+from tests.unit.data.encoding.test_files import write_lines
+from tests.unit.data.encoding.test_texts import CHARACTERS
 
 DAY = date(2024, 7, 26)
 BAR = "|"

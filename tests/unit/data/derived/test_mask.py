@@ -11,13 +11,13 @@ import pytest
 from megatron.data.batch import PADDING
 from megatron.data.derived.labels import NOT_TRAINED
 from megatron.data.derived.mask import MaskRecipe, length_through, parse_sequence
-from megatron.data.encode_files import EncodedFiles, encode_files
-from megatron.data.encode_manifest import describe_recipe
-from megatron.data.encode_worker import EncodeRecipe
+from megatron.data.encoding.files import EncodedFiles, encode_files
+from megatron.data.encoding.manifest import describe_recipe
+from megatron.data.encoding.worker import EncodeRecipe
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.errors import DataError
-from tests.unit.data.test_encode import CHARACTERS
-from tests.unit.data.test_encode_files import bytes_of, write_lines
+from tests.unit.data.encoding.test_files import bytes_of, write_lines
+from tests.unit.data.encoding.test_texts import CHARACTERS
 
 COLON = tuple(b": ")
 

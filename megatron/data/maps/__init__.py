@@ -1,0 +1,1 @@
+"""Which documents make up sample i: arrays built once, kept beside the data and mapped into memory."""
