@@ -27,6 +27,7 @@ import re
 import statistics
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def main() -> None:
             place.mkdir()
             tokenizer = train(family, corpus, args.vocab_size)
             tokenizer.save(place / "tokenizer.json")
-            names = [name for name in names_of(tokenizer) if not args.only or name in args.only]
+            names = [name for name in names_of(tokenizer) if not args.only or name in (POOL, *args.only)]
             measured = take_turns(names, place, workers=args.workers, rounds=args.rounds)
             result["families"][family] = compare(measured, text_bytes)
             print_table(family, result["families"][family], args)
@@ -80,7 +81,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="turns that each measurement takes")
     parser.add_argument("--vocab-size", type=int, default=50_000)
     parser.add_argument("--output", type=Path, help="where to write the result")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"these measurements alone, {POOL} among them")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", choices=every_name(), help=f"these measurements and {POOL} alone"
+    )
     return parser.parse_args()
 
 
@@ -93,7 +96,11 @@ def train(family: str, corpus: Path, vocab_size: int) -> HFTokenizer:
 
 def names_of(tokenizer: HFTokenizer) -> list[str]:
     """The measurements that make sense for a tokenizer."""
-    engines = [name for name in ENGINES if build_batch_encoder(tokenizer, engines=[name]).engine == name]
+    return every_name([name for name in ENGINES if build_batch_encoder(tokenizer, engines=[name]).engine == name])
+
+
+def every_name(engines: Sequence[str] = ENGINES) -> list[str]:
+    """The measurements there are, with these engines."""
     pipelines = [f"pipeline + {name}" for name in engines]
     return [POOL, PLAIN, *pipelines, READING, *(f"ceiling: {name} alone" for name in engines)]
 

@@ -211,7 +211,9 @@ def _no_exchange() -> Context:
     "a window keeps one key more",
     touches=lambda cell: cell.window > 0,
     shows="loss, norm, gradients",
-    among=lambda cell: cell.attention == "flash" and cell.mask != "documents",
+    among=lambda cell: (
+        cell.attention == "flash" and cell.mask != "documents" and cell.dropout == 0
+    ),  # which flash leaves to others
 )
 def _longer_window() -> Context:
     right = FlashAttention._by_torch
