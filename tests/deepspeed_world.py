@@ -215,3 +215,14 @@ def fill_state(engine: Engine, state: Full, scalars: dict[str, float | int]) -> 
             piece.tensor.copy_(state[name][where])
     engine.load_scalars(scalars)
     engine.after_load()
+
+
+def assert_close(state: Full, expected: Full) -> None:
+    """Both states are equal, but for rounding in fp32."""
+    assert set(state) == set(expected)
+    for name, tensor in expected.items():
+        if name.endswith("query_key_value.bias/weight"):
+            continue  # softmax is blind to the keys' bias: its gradient is rounding noise, which Adam makes into whole steps
+        torch.testing.assert_close(
+            state[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )

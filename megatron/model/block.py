@@ -59,7 +59,7 @@ class SequentialResidualBlock(Block):
         """[s, b, h] -> [s, b, h]"""
         assert self.input_layernorm is not None
         assert self.post_attention_layernorm is not None
-        attended = self.attention(self.input_layernorm(hidden), *stream.places())
+        attended = self.attention(self.input_layernorm(hidden), stream)
         hidden = hidden + self.dropout(attended, stream.dropout_keys, "attention")
         widened = self.mlp(self.post_attention_layernorm(hidden))
         update: Tensor = self.dropout(widened, stream.dropout_keys, "mlp")
@@ -80,13 +80,12 @@ class ParallelResidualBlock(Block):
         attention_input = self.input_layernorm(hidden)
         norm = self.post_attention_layernorm
         mlp_input = attention_input if norm is None else norm(hidden)
-        places = stream.places()
         if self.dropout.is_active:
             keys = stream.dropout_keys
-            attended: Tensor = self.dropout(self.attention(attention_input, *places), keys, "attention")
+            attended: Tensor = self.dropout(self.attention(attention_input, stream), keys, "attention")
             widened: Tensor = self.dropout(self.mlp(mlp_input), keys, "mlp")
             return hidden + attended + widened
-        partial = self.attention.partial(attention_input, *places) + self.mlp.partial(mlp_input)
+        partial = self.attention.partial(attention_input, stream) + self.mlp.partial(mlp_input)
         return hidden + self.mlp.linear2.add_bias(self.attention.dense.finish(partial))
 
 
@@ -101,7 +100,7 @@ class PostNormBlock(Block):
         """[s, b, h] -> [s, b, h]"""
         assert self.post_attention_layernorm is not None
         assert self.post_feedforward_layernorm is not None
-        attended = self.post_attention_layernorm(self.attention(hidden, *stream.places()))
+        attended = self.post_attention_layernorm(self.attention(hidden, stream))
         hidden = hidden + self.dropout(attended, stream.dropout_keys, "attention")
         widened = self.post_feedforward_layernorm(self.mlp(hidden))
         update: Tensor = self.dropout(widened, stream.dropout_keys, "mlp")

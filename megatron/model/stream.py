@@ -37,10 +37,6 @@ class Stream:
         """The same stream carrying other hidden states."""
         return replace(self, hidden=hidden)
 
-    def places(self) -> tuple[Tensor, KeyValueCache | None, Documents | None, DropoutKeys | None]:
-        """What attention is told about the tokens besides their hidden states."""
-        return self.position_ids, self.cache, self.documents, self.dropout_keys
-
     def tensors(self) -> tuple[Tensor, ...]:
         """What a pipeline stage sends to the next one, and what is kept to compute layers again."""
         numbers = () if self.documents is None else (self.documents.numbers,)

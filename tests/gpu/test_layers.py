@@ -17,6 +17,7 @@ from megatron.model.attention.base import Attention
 from megatron.model.positions.none import NoPositions
 from megatron.model.positions.rotary import RotaryPositions, rotary_table
 from megatron.model.spec import BuildContext
+from megatron.model.stream import Stream
 from tests.gpu.compare import CPU, FP32_LIMIT, furthest, output_and_gradients
 from tests.unit.model.builders import NORMAL, perturb
 
@@ -74,7 +75,7 @@ def runnable(layer: Layer, device: torch.device) -> Layer:
     """The layer as a function of hidden states alone."""
     if isinstance(layer, Attention):
         places = position_ids(device)
-        layer.register_forward_pre_hook(lambda _, inputs: (*inputs[:1], places))
+        layer.register_forward_pre_hook(lambda _, inputs: (inputs[0], Stream(inputs[0], places)))
     return layer
 
 

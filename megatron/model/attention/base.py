@@ -18,12 +18,12 @@ from megatron.model.attention.explicit import explicit_attention, weight_words
 from megatron.model.attention.head_exchange import HeadExchange
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.attention.mask import causal_mask
-from megatron.model.cache import KeyValueCache
 from megatron.model.documents import Documents
 from megatron.model.dropout import needed
 from megatron.model.dropout_keys import DropoutKeys
 from megatron.model.positions.base import Positions
 from megatron.model.spec import BuildContext
+from megatron.model.stream import Stream
 from megatron.mpu.linear import ColumnParallelLinear, RowParallelLinear
 from megatron.mpu.shard import InitMethod
 
@@ -88,28 +88,17 @@ class Attention(nn.Module, ABC):
         self.dense = RowParallelLinear(query_width, hidden_size, init=output_init, bias=use_output_bias, **shared)
         self.query_layernorm, self.key_layernorm = query_norm, key_norm
 
-    def forward(
-        self,
-        hidden: Tensor,
-        position_ids: Tensor,
-        cache: KeyValueCache | None = None,
-        documents: Documents | None = None,
-        dropout_keys: DropoutKeys | None = None,
-    ) -> Tensor:
-        """[s, b, h] -> [s, b, h], reduced over the ranks and with bias. Keys of another document are not seen, where `documents` are given."""
-        output: Tensor = self.dense(self._mix(hidden, position_ids, cache, documents, dropout_keys))
+    def forward(self, hidden: Tensor, stream: Stream) -> Tensor:
+        """[s, b, h] -> [s, b, h], reduced over the ranks and with bias; `stream` says what there is to know of the tokens besides.
+
+        Keys of another document are not seen, where it has documents.
+        """
+        output: Tensor = self.dense(self._mix(hidden, stream))
         return output
 
-    def partial(
-        self,
-        hidden: Tensor,
-        position_ids: Tensor,
-        cache: KeyValueCache | None = None,
-        documents: Documents | None = None,
-        dropout_keys: DropoutKeys | None = None,
-    ) -> Tensor:
+    def partial(self, hidden: Tensor, stream: Stream) -> Tensor:
         """This rank's summand of the output [s, b, h], before reduction and bias (the sequence is whole here)."""
-        return self.dense.partial(self._mix(hidden, position_ids, cache, documents, dropout_keys))
+        return self.dense.partial(self._mix(hidden, stream))
 
     @abstractmethod
     def attend(
@@ -153,30 +142,23 @@ class Attention(nn.Module, ABC):
         mixed: Tensor = checkpoint(core, query, key, value, words, use_reentrant=False, preserve_rng_state=False)
         return mixed
 
-    def _mix(
-        self,
-        hidden: Tensor,
-        position_ids: Tensor,
-        cache: KeyValueCache | None,
-        documents: Documents | None,
-        dropout_keys: DropoutKeys | None,
-    ) -> Tensor:
+    def _mix(self, hidden: Tensor, stream: Stream) -> Tensor:
         fused = self.query_key_value(hidden)  # [s, b, (n + 2 k) d]
         query, key, value = self._split(fused, self._local_heads, self._local_kv_heads)
         if self.query_layernorm is not None and self.key_layernorm is not None:
             query, key = self.query_layernorm(query), self.key_layernorm(key)
-        query, key = self._positions.rotate(query, key, position_ids)
+        query, key = self._positions.rotate(query, key, stream.position_ids)
         allowed = None
-        if cache is not None:
-            assert documents is None, "prompts are not packed"
-            key, value = cache.write(self.layer, key, value)
-            allowed = self._within_window(cache.allowed)
+        if stream.cache is not None:
+            assert stream.documents is None, "prompts are not packed"
+            key, value = stream.cache.write(self.layer, key, value)
+            allowed = self._within_window(stream.cache.allowed)
         query, key, value = self._exchange.enter(query, key, value)
         if self.active_dropout:
-            words = self._weight_words(query, dropout_keys)
-            mixed = self.attend_explicitly(query, key, value, allowed, documents, words)
+            words = self._weight_words(query, stream.dropout_keys)
+            mixed = self.attend_explicitly(query, key, value, allowed, stream.documents, words)
         else:
-            mixed = self.attend(query, key, value, allowed, documents)
+            mixed = self.attend(query, key, value, allowed, stream.documents)
         return self._exchange.leave(mixed)  # [s, b, n d]
 
     def _within_window(self, allowed: Tensor | None) -> Tensor | None:

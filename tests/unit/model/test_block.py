@@ -25,7 +25,7 @@ def build_block(settings: Mapping[str, Any]) -> Block:
 
 
 def attend(block: Block, hidden: Tensor) -> Tensor:
-    return block.attention(hidden, STREAM.position_ids)
+    return block.attention(hidden, Stream(hidden, STREAM.position_ids))
 
 
 def test_sequential_residual_feeds_the_attention_output_to_the_mlp() -> None:

@@ -15,9 +15,11 @@ from megatron.errors import NeoXError
 from megatron.model.attention import flash
 from megatron.model.attention.base import Attention
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
+from megatron.model.dropout_keys import DropoutKeys
 from megatron.model.positions.none import NoPositions
 from megatron.model.positions.rotary import RotaryPositions
 from megatron.model.spec import BuildContext
+from megatron.model.stream import Stream
 from megatron.mpu.groups import Group
 from tests.unit.model.builders import FP64, NORMAL, dropout_keys, perturb
 
@@ -52,6 +54,11 @@ def build(
     return attention
 
 
+def attend(attention: Attention, hidden: Tensor, position_ids: Tensor, keys: DropoutKeys | None = None) -> Tensor:
+    output: Tensor = attention(hidden, Stream(hidden, position_ids, dropout_keys=keys))
+    return output
+
+
 def attend_by_loops(attention: Attention, num_kv_heads: int, *, head_dim: int = HEAD, window: int = LENGTH) -> Tensor:
     """[s, b, h]: every head and query by itself, rows of the fused projection picked by number."""
     group = HEADS // num_kv_heads
@@ -79,7 +86,7 @@ def attend_by_loops(attention: Attention, num_kv_heads: int, *, head_dim: int = 
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
 def test_attention_equals_loops_over_heads_and_queries(core: str, num_kv_heads: int) -> None:
     attention = build(core, num_kv_heads=num_kv_heads)
-    torch.testing.assert_close(attention(X, POSITION_IDS), attend_by_loops(attention, num_kv_heads))
+    torch.testing.assert_close(attend(attention, X, POSITION_IDS), attend_by_loops(attention, num_kv_heads))
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -92,14 +99,14 @@ def test_heads_may_be_narrower_and_wider_than_their_share_of_the_width(
     assert attention.dense.weight.shape == (HIDDEN, HEADS * head_dim)
     assert attention.query_key_value.weight.shape == ((HEADS + 2 * num_kv_heads) * head_dim, HIDDEN)
     expected = attend_by_loops(attention, num_kv_heads, head_dim=head_dim)
-    torch.testing.assert_close(attention(X, POSITION_IDS), expected)
+    torch.testing.assert_close(attend(attention, X, POSITION_IDS), expected)
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_the_output_projection_has_a_bias_of_its_own_choice(use_bias: bool) -> None:
     attention = build(use_bias=use_bias, use_output_bias=not use_bias)
     assert (attention.query_key_value.bias is not None, attention.dense.bias is not None) == (use_bias, not use_bias)
-    torch.testing.assert_close(attention(X, POSITION_IDS), attend_by_loops(attention, HEADS))
+    torch.testing.assert_close(attend(attention, X, POSITION_IDS), attend_by_loops(attention, HEADS))
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -107,14 +114,14 @@ def test_the_output_projection_has_a_bias_of_its_own_choice(use_bias: bool) -> N
 def test_a_token_sees_itself_and_the_tokens_just_before_it_within_the_window(core: str, window: int) -> None:
     attention = build(core, num_kv_heads=2, window=window)
     expected = attend_by_loops(attention, 2, window=window)
-    torch.testing.assert_close(attention(X, POSITION_IDS), expected)
+    torch.testing.assert_close(attend(attention, X, POSITION_IDS), expected)
     assert (expected - attend_by_loops(attention, 2)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("window", [LENGTH, LENGTH + 1, 1000])
 def test_a_window_as_long_as_the_sequence_is_none(core: str, window: int) -> None:
-    assert torch.equal(build(core, window=window)(X, POSITION_IDS), build(core)(X, POSITION_IDS))
+    assert torch.equal(attend(build(core, window=window), X, POSITION_IDS), attend(build(core), X, POSITION_IDS))
 
 
 def test_the_flash_attn_package_is_told_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,11 +137,13 @@ def test_the_flash_attn_package_is_told_the_window(monkeypatch: pytest.MonkeyPat
         heads = (x.transpose(1, 2) for x in (query, key, value))
         return F.scaled_dot_product_attention(*heads, attn_mask=seen, enable_gqa=True).transpose(1, 2)
 
-    expected = {window: build("global", num_kv_heads=2, window=window)(X, POSITION_IDS) for window in (None, 1, 3, 50)}
+    expected = {
+        window: attend(build("global", num_kv_heads=2, window=window), X, POSITION_IDS) for window in (None, 1, 3, 50)
+    }
     monkeypatch.setattr(flash, "_fits_flash_attn", lambda query: True)
     monkeypatch.setattr(flash, "_find_flash_attn", lambda: flash.FlashAttn(flash_attn_func, flash_attn_func))
     for window, output in expected.items():
-        torch.testing.assert_close(build("flash", num_kv_heads=2, window=window)(X, POSITION_IDS), output)
+        torch.testing.assert_close(attend(build("flash", num_kv_heads=2, window=window), X, POSITION_IDS), output)
 
 
 def test_queries_and_keys_are_normalised_each_by_their_own_norm_before_they_are_rotated() -> None:
@@ -153,7 +162,7 @@ def test_queries_and_keys_are_normalised_each_by_their_own_norm_before_they_are_
     query, key = positions.rotate(2 * query, key + 1, POSITION_IDS)
     mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
     expected = attention.dense(mixed.permute(2, 0, 1, 3).flatten(2))
-    torch.testing.assert_close(attention(X, POSITION_IDS), expected)
+    torch.testing.assert_close(attend(attention, X, POSITION_IDS), expected)
 
 
 def test_interleaved_and_grouped_layouts_hold_the_same_heads() -> None:
@@ -177,7 +186,7 @@ def test_grouped_query_attention_equals_multi_head_attention_with_repeated_heads
         for bias in (grouped.query_key_value.bias, multi_head.query_key_value.bias):
             bias.zero_()
         multi_head.dense.bias.copy_(grouped.dense.bias)
-    torch.testing.assert_close(grouped(X, POSITION_IDS), multi_head(X, POSITION_IDS))
+    torch.testing.assert_close(attend(grouped, X, POSITION_IDS), attend(multi_head, X, POSITION_IDS))
 
 
 @pytest.mark.parametrize("num_kv_heads", [4, 2])
@@ -186,7 +195,7 @@ def test_every_core_gives_the_values_and_gradients_of_global(num_kv_heads: int) 
     for core in CORES:
         attention = build(core, num_kv_heads=num_kv_heads, positions=RotaryPositions(LENGTH, HEAD))
         x = X.clone().requires_grad_()
-        output = attention(x, POSITION_IDS)
+        output = attend(attention, x, POSITION_IDS)
         output.square().sum().backward()
         results[core] = [output, x.grad, *(parameter.grad for parameter in attention.parameters())]
     for core in CORES:
@@ -199,7 +208,7 @@ def test_no_query_sees_later_tokens(core: str) -> None:
     attention = build(core)
     changed = X.clone()
     changed[4:] += 1
-    before, after = attention(X, POSITION_IDS), attention(changed, POSITION_IDS)
+    before, after = attend(attention, X, POSITION_IDS), attend(attention, changed, POSITION_IDS)
     torch.testing.assert_close(before[:4], after[:4])
     assert (before[4] - after[4]).abs().max() > 0.01
 
@@ -207,14 +216,15 @@ def test_no_query_sees_later_tokens(core: str) -> None:
 @pytest.mark.parametrize("core", CORES)
 def test_rotary_attention_depends_on_distances_only(core: str) -> None:
     attention = build(core, positions=RotaryPositions(4 * LENGTH, HEAD, rotary_base=10))
-    expected = attention(X, POSITION_IDS)
-    torch.testing.assert_close(attention(X, POSITION_IDS + 10), expected, atol=1e-5, rtol=0)
-    assert (attention(X, POSITION_IDS * 2) - expected).abs().max() > 0.01
+    expected = attend(attention, X, POSITION_IDS)
+    torch.testing.assert_close(attend(attention, X, POSITION_IDS + 10), expected, atol=1e-5, rtol=0)
+    assert (attend(attention, X, POSITION_IDS * 2) - expected).abs().max() > 0.01
 
 
 def test_query_key_layer_scaling_does_not_change_the_result() -> None:
     torch.testing.assert_close(
-        build(query_key_layer_scaling=True)(X, POSITION_IDS), build(query_key_layer_scaling=False)(X, POSITION_IDS)
+        attend(build(query_key_layer_scaling=True), X, POSITION_IDS),
+        attend(build(query_key_layer_scaling=False), X, POSITION_IDS),
     )
 
 
@@ -239,22 +249,22 @@ def test_the_softmax_of_half_precision_scores_is_computed_in_fp32() -> None:
 @pytest.mark.parametrize("core", CORES)
 def test_attention_dropout_acts_in_training_only(core: str) -> None:
     attention = build(core, dropout=0.5)
-    plain = build(core)(X, POSITION_IDS)
-    dropped = attention(X, POSITION_IDS, dropout_keys=dropout_keys())
+    plain = attend(build(core), X, POSITION_IDS)
+    dropped = attend(attention, X, POSITION_IDS, dropout_keys())
     assert (dropped - plain).abs().max() > 0.01
-    torch.testing.assert_close(attention.eval()(X, POSITION_IDS), plain)
+    torch.testing.assert_close(attend(attention.eval(), X, POSITION_IDS), plain)
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_kv_heads": 2}, {"window": 3}])
 def test_all_cores_drop_the_same_weights(settings: dict[str, Any]) -> None:
-    dropped = [build(core, dropout=0.5, **settings)(X, POSITION_IDS, dropout_keys=dropout_keys()) for core in CORES]
+    dropped = [attend(build(core, dropout=0.5, **settings), X, POSITION_IDS, dropout_keys()) for core in CORES]
     for other in dropped[1:]:
         assert torch.equal(other, dropped[0])
 
 
 def test_dropout_without_keys_is_refused() -> None:
     with pytest.raises(ValueError, match="needs the dropout_keys of its samples"):
-        build(dropout=0.5)(X, POSITION_IDS)
+        attend(build(dropout=0.5), X, POSITION_IDS)
 
 
 def test_heads_that_do_not_divide_among_context_ranks_are_refused() -> None:
