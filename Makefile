@@ -6,7 +6,7 @@ DATA   ?= data
 TEST_PROCESSES ?= 2
 bin    := $(VENV)/bin
 
-.PHONY: help install train generate test matrix lint format reference clean
+.PHONY: help install train generate test matrix nightly lint format reference clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements/requirements.txt requirements/requirements-torc
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt requirements/requirements-fast-tokenizers.txt requirements/requirements-tiktoken.txt requirements/requirements-wandb.txt requirements/requirements-comet.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt requirements/requirements-fast-tokenizers.txt requirements/requirements-tiktoken.txt requirements/requirements-wandb.txt requirements/requirements-comet.txt requirements/requirements-s3.txt
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements-dev.txt
 	@touch $@
 
@@ -32,10 +32,13 @@ train: $(VENV)/.installed  ## train the default model on the standard library's 
 	$(bin)/python deepy.py generate.py configs/python_10M.yml configs/local_setup.yml configs/text_generation.yml
 
 test: $(VENV)/.installed-dev  ## run the whole test suite
-	$(bin)/python -m pytest -m "not gpu and not matrix" -n $(TEST_PROCESSES) --dist loadfile
+	$(bin)/python -m pytest -m "not gpu and not matrix and not nightly" -n $(TEST_PROCESSES) --dist loadfile
 
-matrix: $(VENV)/.installed-dev  ## compare every layout with one process (minutes), and write the table in the README
-	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix --update-matrix
+matrix: $(VENV)/.installed-dev  ## compare every layout with one process, and runs carried over from one to another (minutes); write the tables
+	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix tests/distributed/resharding --update-matrix
+
+nightly: $(VENV)/.installed-dev  ## kill runs of four processes again and again (an hour), and show what happened
+	$(bin)/python -m pytest -m nightly -s
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy (strict), import contracts, the reference of all keys
 	$(bin)/ruff check .

@@ -11,7 +11,10 @@ if TYPE_CHECKING:  # what is imported here is imported before Ctrl-C is answered
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: of the first failing rank, 1 for a mistake in a config, 2 for one on the command line, else 0."""
+    """Returns the exit status: of the first failing rank, 1 for a mistake in a config, 2 for one on the command line, else 0.
+
+    That of a run is 75 when it was cut short and saved: the same command goes on (megatron/stopping.py).
+    """
     from megatron.components import COMMANDS
     from megatron.errors import ConfigError, NeoXError
 

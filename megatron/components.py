@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from megatron.registry import Entry, Registry
 
 ATTENTION = Registry(
@@ -191,3 +193,18 @@ WRITERS = Registry(
         "comet": Entry("megatron.monitor.writers.comet:CometWriter", "requirements-comet.txt"),
     },
 )
+
+
+@dataclass(frozen=True)
+class Store:
+    """What the URLs of a store need: the package that fsspec reaches it by, and the file of `requirements/` that has it."""
+
+    package: str
+    requirement: str
+
+
+_S3 = Store("s3fs", "requirements-s3.txt")
+_GCS = Store("gcsfs", "requirements-gcs.txt")
+
+STORES = {"s3": _S3, "s3a": _S3, "gs": _GCS, "gcs": _GCS}
+"""Where checkpoints may lie, by the protocol of the URL. fsspec knows further stores, whose packages are the user's to find."""

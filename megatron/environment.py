@@ -11,7 +11,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +122,29 @@ def read_rank_environment(environment: Mapping[str, str] | None = None) -> RankE
         master_addr=_master_addr(variables, one_machine=local_world_size == world_size),
         master_port=_master_port(variables),
     )
+
+
+STARTED_VARIABLE = "NEOX_STARTED"
+"""When the job was started (seconds since the epoch), for processes of it that started later."""
+
+
+def note_start(environment: MutableMapping[str, str] | None = None, *, anew: bool = False) -> None:
+    """Let this process and those it starts know since when the job runs: from now on, unless it is known already. anew: now it begins."""
+    variables = os.environ if environment is None else environment
+    if anew or STARTED_VARIABLE not in variables:
+        variables[STARTED_VARIABLE] = repr(time.time())
+
+
+def job_start(environment: Mapping[str, str] | None = None) -> float:
+    """When the job was started, in seconds since the epoch; now, where nobody has noted it."""
+    variables = os.environ if environment is None else environment
+    return float(variables.get(STARTED_VARIABLE) or time.time())
+
+
+def restart_count(environment: Mapping[str, str] | None = None) -> int:
+    """How often the ranks of the job have been started again after a crash, by our agent or by torchrun."""
+    variables = os.environ if environment is None else environment
+    return int(variables.get("TORCHELASTIC_RESTART_COUNT") or 0)
 
 
 def available_cores() -> int:

@@ -1,6 +1,7 @@
 """How far two runs have drifted apart, by their checkpoints, whatever layout wrote them. `python -m megatron.checkpointing.compare A B OUT`
 
-Every iteration that both have saved is compared, and every tensor in it: weights and optimizer moments, whole.
+Every iteration that both have saved is compared, and every tensor in it: weights and optimizer moments, whole, one of each checkpoint
+in memory at a time.
 """
 
 from __future__ import annotations
@@ -8,20 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from megatron.atomic import atomic_file
+from megatron.checkpointing.inspecting.blocks import blocks
+from megatron.checkpointing.inspecting.tensors import TensorReader
 from megatron.checkpointing.layout import list_checkpoints
-from megatron.checkpointing.load import check_checkpoint, read_tensors
-from megatron.checkpointing.ranks import Ranks
+from megatron.checkpointing.manifest import check_files
 from megatron.checkpointing.state_file import read_state
-from megatron.engine.protocol import FullTensor, Piece
 from megatron.launcher.worker import run_worker
-from megatron.mpu.groups import SINGLE
 
 FLOOR = 0.1
 """A deviation is relative to the tensor's largest value, or to this share of the largest of its kind: some tensors hold rounding noise alone,
@@ -39,33 +39,27 @@ def compare_runs(first: Path, second: Path) -> dict[int, Deviations]:
 
 def compare(first: Path, second: Path) -> Deviations:
     """The deviation of every tensor of the first checkpoint from the second's, in the order of names."""
-    return deviations(read_full(first), read_full(second))
-
-
-def read_full(checkpoint: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, whole, by its layout-free name, its bytes checked against the manifest."""
-    tensors = {name: torch.empty(shape) for name, shape in read_state(checkpoint).shapes.items()}
-    check_checkpoint(checkpoint, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, verification="full")
-    whole = {
-        name: FullTensor(tuple(tensor.shape), (Piece((0,) * tensor.dim(), tensor),)) for name, tensor in tensors.items()
-    }
-    read_tensors(checkpoint, whole, Ranks(SINGLE, doing=f"reading {checkpoint}"))
-    return tensors
+    return deviations(_verified(first), _verified(second))
 
 
 def deviations(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Deviations:
-    """The largest difference of each tensor, relative to the largest value that is expected of it (see FLOOR)."""
+    """The largest difference of each tensor, relative to the largest value that is expected of it (see FLOOR). Each is looked up once."""
+    differences: dict[str, float] = {}
     largest: dict[str, float] = {}
-    for name, tensor in expected.items():
-        largest[kind_of(name)] = max(largest.get(kind_of(name), 0.0), _largest(tensor))
-    found = {}
+    largest_of_kind: dict[str, float] = {}
     for name in sorted(ours.keys() | expected.keys()):
         mine, known = ours.get(name), expected.get(name)
-        if mine is None or known is None or mine.shape != known.shape:
-            found[name] = math.inf
-        else:
-            found[name] = _relative(_largest(mine - known), max(_largest(known), FLOOR * largest[kind_of(name)]))
-    return found
+        differences[name] = math.inf
+        if known is not None:
+            largest[name] = _largest(block for (block,) in blocks(known))
+            largest_of_kind[kind_of(name)] = max(largest_of_kind.get(kind_of(name), 0.0), largest[name])
+        if mine is not None and known is not None and mine.shape == known.shape:
+            differences[name] = _largest(a - b for a, b in blocks(mine, known))
+        del mine, known  # before the next are read
+    return {
+        name: _relative(difference, max(largest.get(name, 0.0), FLOOR * largest_of_kind.get(kind_of(name), 0.0)))
+        for name, difference in differences.items()
+    }
 
 
 def kind_of(name: str) -> str:
@@ -73,9 +67,17 @@ def kind_of(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _largest(tensor: Tensor) -> float:
+def _verified(checkpoint: Path) -> TensorReader:
+    """The tensors of a checkpoint, whose bytes are those that were written."""
+    check_files(checkpoint, "full")
+    read_state(checkpoint)
+    return TensorReader(checkpoint)
+
+
+def _largest(values: Iterable[Tensor]) -> float:
     """The largest absolute value, 0 of none; NaN where there is one."""
-    return float(tensor.abs().max()) if tensor.numel() else 0.0
+    found = [block.abs().max() for block in values if block.numel()]
+    return float(torch.stack(found).max()) if found else 0.0
 
 
 def _relative(difference: float, scale: float) -> float:

@@ -32,6 +32,14 @@ def host_name() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
 
 
+def make_directories(directory: Path) -> None:
+    """Make a directory, and those above it that are missing; their names survive a power failure."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_directory(path.parent)
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Create the file and synchronise it to disk. Its name survives a power failure after `sync_directory` of its parent."""
     with open(path, "wb") as file:
@@ -76,7 +84,7 @@ def sha256_of(content: bytes) -> str:
 def sha256_of_file(path: Path) -> str:
     """The hexadecimal SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -6,7 +6,9 @@ SAVE/global_step{N}/        one checkpoint; it appears under this name only when
     state.json              iteration, counters, scalars of the optimizer, names and shapes of the tensors, versions
     data.json               what it was trained on and in which order (megatron/data/ledger/segments.py)
     configs/config.yml      the configuration of the run
+    forward_pass.json       losses of a forward pass, where a run keeps them (megatron/training/forward_check.py)
     manifest.json           size and SHA-256 of every other file
+SAVE/.lock                  who saves here, locked while that run lives (lock.py); in a store `.owner.json` (remote/ownership.py)
 SAVE/.tmp-*                 being written or deleted: never read, cleaned up by a later save
 SAVE/.replaced-global_step{N}   the earlier checkpoint of that iteration, only while it is being replaced
 """
@@ -20,7 +22,11 @@ from pathlib import Path
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.files import replace_durably
 from megatron.checkpointing.manifest import MANIFEST, check_files
+from megatron.checkpointing.places import is_local, place
+from megatron.checkpointing.remote.objects import object_of
+from megatron.checkpointing.remote.reach import asking, missing_bucket
 from megatron.errors import CheckpointError
+from megatron.foreign import shortened, what_is_there
 
 LATEST = "latest"
 REPLACED_PREFIX = ".replaced-"
@@ -40,6 +46,13 @@ def checkpoint_name(iteration: int) -> str:
     return f"global_step{iteration}"
 
 
+def iteration_of(checkpoint: Path) -> int:
+    """The iteration of a checkpoint, by its name."""
+    match = _NAME.fullmatch(checkpoint.name)
+    assert match, f"{checkpoint} is not called like a checkpoint"
+    return int(match[1])
+
+
 def existing_checkpoints(directory: Path) -> list[CheckpointPath]:
     """Every checkpoint in a directory by rising iteration, whether or not it is complete; none when there is no directory.
 
@@ -57,7 +70,7 @@ def existing_checkpoints(directory: Path) -> list[CheckpointPath]:
 
 def list_checkpoints(directory: str | Path) -> list[CheckpointPath]:
     """The complete checkpoints in a directory (all files there, of the right sizes) by rising iteration."""
-    return [found for found in existing_checkpoints(Path(directory)) if _is_complete(found.path)]
+    return [found for found in existing_checkpoints(place(directory)) if _is_complete(found.path)]
 
 
 def find_checkpoint(directory: str | Path, *, iteration: int | None = None) -> Path:
@@ -66,7 +79,10 @@ def find_checkpoint(directory: str | Path, *, iteration: int | None = None) -> P
     Raises CheckpointError, saying what is there, when there is none.
     """
     reasons = []
-    for candidate in checkpoint_candidates(Path(directory), iteration=iteration):
+    directory = place(directory)
+    with asking(directory):
+        candidates = checkpoint_candidates(directory, iteration=iteration)
+    for candidate in candidates:
         try:
             check_files(candidate.path)
         except DamagedCheckpoint as error:
@@ -103,8 +119,12 @@ def checkpoint_candidates(directory: Path, *, iteration: int | None = None) -> l
 
 
 def is_empty(directory: Path) -> bool:
-    """Whether nothing was ever saved here: neither a checkpoint (complete or not) nor `latest`."""
-    return not (_as_checkpoint(directory) or existing_checkpoints(directory) or (directory / LATEST).exists())
+    """Whether nothing was ever saved here: neither a checkpoint (complete or not) nor `latest`.
+
+    Raises CheckpointError when the directory is in a store that does not answer or does not let us in.
+    """
+    with asking(directory):
+        return not (_as_checkpoint(directory) or existing_checkpoints(directory) or (directory / LATEST).exists())
 
 
 def read_latest(directory: Path) -> int | None:
@@ -133,22 +153,21 @@ def latest_problem(directory: Path) -> str | None:
 
 def write_latest(directory: Path, iteration: int) -> None:
     """Point `latest` at a checkpoint, in one step."""
-    replace_durably(directory / LATEST, f"{checkpoint_name(iteration)}\n".encode())
+    content = f"{checkpoint_name(iteration)}\n".encode()
+    if is_local(directory):
+        replace_durably(directory / LATEST, content)
+    else:
+        object_of(directory / LATEST).write(content)
 
 
 def describe_directory(directory: Path) -> str:
     """What is there instead of what was asked for, as the end of a sentence."""
-    if not directory.exists():
-        return "the directory does not exist"
-    if not directory.is_dir():
-        return "it is a file, not a directory"
+    if bucket := missing_bucket(directory):
+        return f'the bucket "{bucket}" does not exist, or may not be seen'
     complete = [found.path.name for found in list_checkpoints(directory)]
-    parts = [f"complete checkpoints: {_shortened(complete)}"] if complete else []
+    parts = [f"complete checkpoints: {shortened(complete)}"] if complete else []
     parts += [str(problem) for problem in _problems(directory)]
-    if not parts:
-        others = sorted(path.name for path in directory.iterdir())
-        parts = [f"it contains {_shortened(others)}" if others else "the directory is empty"]
-    return "; ".join(parts)
+    return "; ".join(parts) or what_is_there(directory)
 
 
 def no_loadable_checkpoint(directory: str | Path, reasons: list[str]) -> str:
@@ -164,9 +183,10 @@ def _as_checkpoint(directory: Path) -> CheckpointPath | None:
 
 def _problems(directory: Path) -> list[DamagedCheckpoint]:
     problems = []
-    for found in existing_checkpoints(directory):
+    itself = [directory] if _NAME.fullmatch(directory.name) and directory.is_dir() else []
+    for path in [*itself, *(found.path for found in existing_checkpoints(directory))]:
         try:
-            check_files(found.path)
+            check_files(path)
         except DamagedCheckpoint as error:
             problems.append(error)
     return problems
@@ -178,7 +198,3 @@ def _is_complete(path: Path) -> bool:
     except DamagedCheckpoint:
         return False
     return True
-
-
-def _shortened(names: list[str], limit: int = 12) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

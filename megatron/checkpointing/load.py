@@ -5,12 +5,14 @@ A damaged checkpoint is named and passed over for the one before it; one that do
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from megatron.checkpointing.chunk_reader import ChunkReader
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.fit import check_fit, is_weight, merge_shapes
 from megatron.checkpointing.layout import (
@@ -20,13 +22,15 @@ from megatron.checkpointing.layout import (
     latest_problem,
     no_loadable_checkpoint,
 )
-from megatron.checkpointing.manifest import Verification, check_files
+from megatron.checkpointing.manifest import Verification
+from megatron.checkpointing.places import place
 from megatron.checkpointing.planners import PieceLoadPlanner
 from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.state_file import SavedState, Shapes, read_state
-from megatron.checkpointing.storage import ChunkReader
+from megatron.checkpointing.verify import verify
 from megatron.engine.protocol import Engine, FullTensor
 from megatron.errors import CheckpointError
+from megatron.foreign import is_free
 from megatron.log import get_logger
 from megatron.mpu.groups import Group
 
@@ -53,44 +57,65 @@ def load_checkpoint(
 ) -> LoadedCheckpoint | None:
     """Load weights, optimizer state and scalars into the engine (all ranks call this); None only when `if_exists` and nothing is there.
 
+    A directory that holds checkpoints which are all damaged, or one of another program, is an error all the same.
+
     directory: where checkpoints were saved (or one of them); iteration: which one, instead of the one `latest` names (then
     there is no going back to an earlier one); load_optimizer: False leaves optimizer state and scalars as they are;
-    verification: "fast" checks names, sizes and the small files, "full" hashes everything. Raises CheckpointError on every
-    rank, naming what is wrong; the engine is untouched unless reading itself failed.
+    verification: "fast" checks names, sizes and the small files, "full" hashes everything, shared out among the ranks. Raises
+    CheckpointError on every rank, naming what is wrong; the engine is untouched unless reading itself failed.
     """
-    directory = Path(directory)
+    directory = place(directory)
     group = engine.groups.world
     ranks = Ranks(group, doing=f"loading from {directory}")
     if ranks.first(lambda: is_empty(directory)):
-        if if_exists:
+        if if_exists and ranks.first(lambda: is_free(directory)):
             return None
-        raise CheckpointError(_nothing_to_load(directory))
+        raise CheckpointError(ranks.first(lambda: _nothing_to_load(directory)))
     tensors = {name: tensor for name, tensor in engine.state_tensors().items() if load_optimizer or is_weight(name)}
+    checkpoint, state = load_tensors(directory, tensors, group=group, iteration=iteration, verification=verification)
+    if load_optimizer:
+        engine.load_scalars(state.scalars)
+    engine.after_load()
+    return LoadedCheckpoint(state.iteration, state.run_state, checkpoint)
+
+
+def load_tensors(
+    directory: Path,
+    tensors: dict[str, FullTensor],
+    *,
+    group: Group,
+    iteration: int | None = None,
+    verification: Verification = "fast",
+    prepare: Callable[[], None] = lambda: None,
+) -> tuple[Path, SavedState]:
+    """Fill `tensors` in place from the best checkpoint in a directory (collective over `group`); which it was, and what its state.json says.
+
+    A damaged one is passed over for the one before it, which is a warning. prepare: called when a checkpoint is known to fit, before it
+    is read. Raises CheckpointError on every rank when none can be loaded.
+    """
+    ranks = Ranks(group, doing=f"loading from {directory}")
     wanted = ranks.every(lambda: {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     candidates = ranks.first(lambda: checkpoint_candidates(directory, iteration=iteration))
     problem = ranks.first(lambda: latest_problem(directory)) if iteration is None else None
     reasons = [problem] if problem else []
     for candidate in candidates:
+        ranks = Ranks(group, doing=f"loading {candidate.path}")
         try:
-            state = _load_tensors(candidate.path, tensors, wanted, group=group, verification=verification)
+            verify(candidate.path, verification, ranks)
+            state = ranks.first(lambda path=candidate.path: check_content(path, merge_shapes(wanted)))  # type: ignore[misc]
+            prepare()
+            read_tensors(candidate.path, tensors, ranks)
         except DamagedCheckpoint as error:
             reasons.append(str(error))
             continue
-        if load_optimizer:
-            engine.load_scalars(state.scalars)
-        engine.after_load()
         if reasons and group.rank == 0:
             logger.warning("%s; loaded %s instead", "; ".join(reasons), candidate.path)
-        return LoadedCheckpoint(state.iteration, state.run_state, candidate.path)
+        return candidate.path, state
     raise CheckpointError(no_loadable_checkpoint(directory, reasons))
 
 
-def check_checkpoint(checkpoint: Path, wanted: Shapes, *, verification: Verification = "fast") -> SavedState:
-    """Verify the files of a checkpoint and that it holds the `wanted` tensors; what its state.json says.
-
-    Raises DamagedCheckpoint or CheckpointError.
-    """
-    check_files(checkpoint, verification)
+def check_content(checkpoint: Path, wanted: Shapes) -> SavedState:
+    """What state.json of a verified checkpoint says, which holds the `wanted` tensors. Raises DamagedCheckpoint or CheckpointError."""
     ChunkReader(checkpoint).read_metadata()
     state = read_state(checkpoint)
     check_fit(state.shapes, wanted, checkpoint=checkpoint)
@@ -109,15 +134,6 @@ def read_tensors(checkpoint: Path, tensors: dict[str, FullTensor], ranks: Ranks)
         )
 
 
-def _load_tensors(
-    checkpoint: Path, tensors: dict[str, FullTensor], wanted: list[Shapes], *, group: Group, verification: Verification
-) -> SavedState:
-    ranks = Ranks(group, doing=f"loading {checkpoint}")
-    state = ranks.first(lambda: check_checkpoint(checkpoint, merge_shapes(wanted), verification=verification))
-    read_tensors(checkpoint, tensors, ranks)
-    return state
-
-
 def _nothing_to_load(directory: Path) -> str:
-    found = describe_directory(directory)
-    return f"there is no checkpoint to load in {directory}: {found} (load_if_exists: true starts afresh where there is none)"
+    sentence = f"there is no checkpoint to load in {directory}: {describe_directory(directory)}"
+    return f"{sentence} (load_if_exists: true starts afresh where there is none)" if is_free(directory) else sentence

@@ -35,18 +35,26 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from megatron.checkpointing.rectangles import Offer, Rectangle, divide
+from megatron.checkpointing.rectangles import Offer, Rectangle, divide, tiles
 from megatron.engine.protocol import FullTensor, Piece
+
+CHUNK_BYTES = 1 << 26
+"""The most that is saved as one chunk: whoever wants a part of a chunk reads all of it, and holds it for that time."""
 
 
 class PieceSavePlanner(SavePlanner):
-    """Offers this rank's pieces; on the first rank, divides what all offer so that every element is written exactly once."""
+    """Offers this rank's pieces of `tensors`; on the first rank, divides what all offer so that every element is written exactly once.
+
+    The tensors are given here, and torch an empty state dict: it would take the time of writing a small tensor to look at each.
+    """
+
+    def __init__(self, tensors: Mapping[str, FullTensor]) -> None:
+        self._tensors = tensors
 
     def set_up_planner(
         self, state_dict: dict[str, Any], storage_meta: StorageMeta | None = None, is_coordinator: bool = False
     ) -> None:
-        """Take the full tensors by name (`state_dict`)."""
-        self._tensors: dict[str, FullTensor] = state_dict
+        """Nothing to add."""
 
     def create_local_plan(self) -> SavePlan:
         """One write item a non-empty piece. The names go along, so that a tensor which nobody offers is noticed."""
@@ -81,6 +89,11 @@ class PieceSavePlanner(SavePlanner):
             shape, properties = tuple(facts[name].size), facts[name].properties
             shares = divide(offered, load)
             _check_cover(name, shape, shares)
+            shares = [
+                Offer(share.rank, tile)
+                for share in shares
+                for tile in tiles(share.rectangle, CHUNK_BYTES // properties.dtype.itemsize)
+            ]
             metadata[name] = TensorStorageMetadata(
                 properties, torch.Size(shape), [_chunk(share.rectangle) for share in shares]
             )

@@ -13,10 +13,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
+from megatron.checkpointing.errors import LostRank
 from megatron.errors import CheckpointError, DataError, NeoXError
 from megatron.mpu.groups import Group
 
 T = TypeVar("T")
+
+# A world of one is legal. Said once and for all, since filters belong to the process, and saving may have a thread of its own.
+warnings.filterwarnings("ignore", message=".*torch.distributed is disabled")
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,13 @@ class Ranks:
     def together(self) -> Iterator[None]:
         """Around collectives: a failure of torch.distributed.checkpoint, or of a peer, becomes a CheckpointError."""
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*torch.distributed is disabled")  # a world of one is legal
-                yield
+            yield
         except CheckpointException as error:
             self._result(self._merge({rank: describe(cause) for rank, (cause, _) in error.failures.items()}), error)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # what gloo and NCCL raise when a peer is gone
-            raise CheckpointError(
+            raise LostRank(
                 f"{self.doing} failed: another rank has died or does not answer ({_first_line(error)})"
             ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -89,6 +90,23 @@ def divide(offers: Iterable[Offer], load: dict[int, int]) -> list[Offer]:
         written += [Offer(rank, part) for part in parts]
         load[rank] = load.get(rank, 0) + sum(part.volume for part in parts)
     return written
+
+
+def tiles(rectangle: Rectangle, limit: int) -> list[Rectangle]:
+    """The rectangle cut into slices, about equal and along its leading dimensions, of at most `limit` (one or more) elements each."""
+    if rectangle.volume <= limit:
+        return [rectangle]
+    dimension = next(number for number, size in enumerate(rectangle.size) if size > 1)
+    length = rectangle.size[dimension]
+    longest = max(1, limit * length // rectangle.volume)
+    slices = -(-length // longest)
+    cuts = [rectangle.start[dimension] + length * number // slices for number in range(slices + 1)]
+    parts = []
+    for low, high in itertools.pairwise(cuts):
+        start, stop = list(rectangle.start), list(rectangle.stop)
+        start[dimension], stop[dimension] = low, high
+        parts += tiles(_between(start, stop), limit)
+    return parts
 
 
 def _between(start: list[int], stop: list[int]) -> Rectangle:

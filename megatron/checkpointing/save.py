@@ -1,63 +1,53 @@
 """Writes a checkpoint so that a crash at any moment leaves the previous one as it was.
 
 All ranks write into a temporary directory and synchronise their files; the first rank adds the state and the manifest, renames
-the directory to its final name, and only then points `latest` at it. Taking the snapshot and writing it are two functions, so
-that writing can move to the background.
+the directory to its final name, and only then points `latest` at it. Taking the snapshot and writing it are two functions: with
+copies, writing may go on in another thread (over a group of its own) while the run trains.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.distributed.checkpoint.metadata import Metadata
-from torch.distributed.checkpoint.state_dict_saver import save
-from torch.serialization import get_crc32_options, set_crc32_options
 
 from megatron.atomic import sync_directory
 from megatron.checkpointing.files import (
     FileFacts,
+    make_directories,
     remove_tree,
     rename_durably,
     temporary_path,
     write_durably,
 )
 from megatron.checkpointing.fit import is_weight
+from megatron.checkpointing.host_copies import HostCopies
 from megatron.checkpointing.layout import REPLACED_PREFIX, checkpoint_name, write_latest
+from megatron.checkpointing.lock import hold
 from megatron.checkpointing.manifest import file_facts, write_manifest
-from megatron.checkpointing.planners import PieceSavePlanner
+from megatron.checkpointing.places import is_local, place
 from megatron.checkpointing.ranks import Ranks
-from megatron.checkpointing.state_file import STATE, state_content
+from megatron.checkpointing.remote.publish import Upload
+from megatron.checkpointing.remote.write import check_can_upload, write_remote_snapshot
+from megatron.checkpointing.snapshot import Snapshot, small_files, write_tensors
 from megatron.checkpointing.storage import HashingWriter
-from megatron.checkpointing.temporaries import clean_directory, discard
-from megatron.engine.protocol import Engine, FullTensor, Piece
+from megatron.checkpointing.temporaries import claim, clean_directory, discard, release
+from megatron.engine.protocol import Engine, FullTensor
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import Group
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The state of a run at one iteration: this rank's pieces of the tensors, and everything else. files: contents by name."""
-
-    iteration: int
-    tensors: dict[str, FullTensor]
-    scalars: dict[str, float | int]
-    run_state: Mapping[str, Any]
-    config_yaml: str | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict)
-
-
 def check_can_save(directory: str | Path, *, group: Group) -> None:
-    """Make `directory` and try to write there (all ranks of `group` call this), so that a run learns it before it has trained.
+    """Make `directory`, keep other runs out of it until this process ends, and try to write there (all ranks of `group` call this).
 
-    Raises CheckpointError on every rank when that fails.
+    So a run learns before it has trained that it cannot save. Raises CheckpointError on every rank when that is so, or when another run
+    saves there.
     """
-    directory = Path(directory)
+    directory = place(directory)
     ranks = Ranks(group, doing=f'trying to write to {directory} (the key "save")')
-    ranks.first(lambda: _make_temporary(directory, "trial").rmdir())
+    ranks.first(lambda: _take_directory(directory) if is_local(directory) else check_can_upload(directory))
 
 
 def save_checkpoint(
@@ -95,41 +85,64 @@ def take_snapshot(
     config_yaml: str | None = None,
     files: Mapping[str, bytes] | None = None,
     save_optimizer: bool = True,
-    copy: bool = False,
+    copies: HostCopies | None = None,
 ) -> Snapshot:
-    """What is to be saved, as views of the engine's tensors; with `copy` as CPU copies that later steps do not change."""
+    """What is to be saved, as views of the engine's tensors; with `copies` as copies there, which later steps do not change."""
+    tensors = tensors_to_save(engine, save_optimizer=save_optimizer)
+    if copies is not None:
+        tensors = copies.take(tensors)
+    return Snapshot(iteration, tensors, engine.state_scalars(), dict(run_state), config_yaml, dict(files or {}))
+
+
+def tensors_to_save(engine: Engine, *, save_optimizer: bool = True) -> dict[str, FullTensor]:
+    """This rank's pieces of everything that a checkpoint holds, as views."""
     tensors = engine.state_tensors(for_saving=True)
-    if not save_optimizer:
-        tensors = {name: tensor for name, tensor in tensors.items() if is_weight(name)}
-    if copy:
-        tensors = {name: _copied(tensor) for name, tensor in tensors.items()}
-    return Snapshot(iteration, tensors, engine.state_scalars(), dict(run_state), config_yaml, files or {})
+    return tensors if save_optimizer else {name: tensor for name, tensor in tensors.items() if is_weight(name)}
 
 
-def write_snapshot(directory: str | Path, snapshot: Snapshot, *, group: Group) -> Path:
-    """Write a snapshot (all ranks of `group` call this); returns its directory. Errors as in `save_checkpoint`."""
-    directory = Path(directory)
+def write_snapshot(directory: str | Path, snapshot: Snapshot, *, group: Group, upload: Upload | None = None) -> Path:
+    """Write a snapshot (all ranks of `group` call this); returns its directory. Errors as in `save_checkpoint`.
+
+    upload: how, where `directory` is the URL of a store.
+    """
+    directory = place(directory)
+    if not is_local(directory):
+        return write_remote_snapshot(directory, snapshot, group=group, how=upload or Upload())
     final = directory / checkpoint_name(snapshot.iteration)
     ranks = Ranks(group, doing=f"saving {final}")
     temporary = ranks.first(lambda: _make_temporary(directory, final.name))
     try:
         ranks.every(lambda: _check_visible(temporary))
         writer = HashingWriter(temporary)
-        metadata = _write_tensors(snapshot.tensors, writer, ranks)
+        metadata = write_tensors(snapshot.tensors, writer, ranks)
         written = ranks.every(writer.facts)
         ranks.first(lambda: _publish(temporary, final, snapshot, metadata, written))
     except BaseException:
         if group.rank == 0:
             remove_tree(temporary)
         raise
+    finally:
+        release(temporary)
     return final
 
 
+def _take_directory(directory: Path) -> None:
+    make_directories(directory)
+    hold(directory)
+    temporary = _make_temporary(directory, "trial")
+    temporary.rmdir()
+    release(temporary)
+
+
 def _make_temporary(directory: Path, name: str) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directories(directory)
     clean_directory(directory)
-    temporary = temporary_path(directory, name)
-    temporary.mkdir()
+    temporary = claim(temporary_path(directory, name))
+    try:
+        temporary.mkdir()
+    except BaseException:
+        release(temporary)
+        raise
     return temporary
 
 
@@ -138,37 +151,11 @@ def _check_visible(temporary: Path) -> None:
         raise CheckpointError(f"{temporary} is not visible here: all nodes must share the file system of `save`")
 
 
-def _write_tensors(tensors: dict[str, FullTensor], writer: HashingWriter, ranks: Ranks) -> Metadata:
-    with _plain_archives(), ranks.together():
-        metadata: Metadata = save(
-            tensors,
-            storage_writer=writer,
-            planner=PieceSavePlanner(),
-            process_group=ranks.group.handle,
-            no_dist=ranks.group.handle is None,
-        )
-    return metadata
-
-
-@contextlib.contextmanager
-def _plain_archives() -> Iterator[None]:
-    """Without the archives' own CRC32: the manifest's SHA-256 covers them, and it halves the time of writing."""
-    before = get_crc32_options()
-    set_crc32_options(False)
-    try:
-        yield
-    finally:
-        set_crc32_options(before)
-
-
 def _publish(temporary: Path, final: Path, snapshot: Snapshot, metadata: Metadata, written: list[FileFacts]) -> None:
     """Complete the checkpoint, give it its name, and make it the latest."""
     files = {name: facts for of_rank in written for name, facts in of_rank.items()}
-    content = {STATE: _state(snapshot, metadata, world_size=len(written)), **snapshot.files}
-    if snapshot.config_yaml is not None:
-        (temporary / "configs").mkdir()
-        content["configs/config.yml"] = snapshot.config_yaml.encode()
-    for name, data in content.items():
+    for name, data in small_files(snapshot, metadata, world_size=len(written)).items():
+        (temporary / name).parent.mkdir(exist_ok=True)
         write_durably(temporary / name, data)
         files[name] = file_facts(data)
     write_manifest(temporary, files)
@@ -181,18 +168,3 @@ def _publish(temporary: Path, final: Path, snapshot: Snapshot, metadata: Metadat
     write_latest(final.parent, snapshot.iteration)
     if replaced.exists():
         discard(replaced)
-
-
-def _state(snapshot: Snapshot, metadata: Metadata, *, world_size: int) -> bytes:
-    return state_content(
-        metadata,
-        iteration=snapshot.iteration,
-        run_state=snapshot.run_state,
-        scalars=snapshot.scalars,
-        world_size=world_size,
-    )
-
-
-def _copied(tensor: FullTensor) -> FullTensor:
-    pieces = tuple(Piece(piece.offsets, piece.tensor.detach().to("cpu", copy=True)) for piece in tensor.pieces)
-    return FullTensor(tensor.shape, pieces)

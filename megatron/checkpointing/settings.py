@@ -6,6 +6,7 @@ The number of heads, say, or how much of a head is rotated: with another value e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from megatron.neox_arguments.arguments import NeoXArgs
 
 SETTINGS = Path("configs") / "config.yml"
 """Where a checkpoint keeps the configuration of its run."""
+
+_COMMENT = "# "
 
 KEYS = (
     *("num_attention_heads", "num_kv_heads", "sliding_window_width", "use_qk_layernorm"),
@@ -28,8 +31,27 @@ KEYS = (
 
 
 def settings_yaml(args: NeoXArgs) -> str:
-    """The configuration of a run as YAML, derived values included, defaults left out."""
-    return yaml.safe_dump(args.model_dump(mode="json", exclude_defaults=True))
+    """The configuration of a run as YAML, derived values included, defaults left out; above each key, as a comment, where it comes from."""
+    values = args.model_dump(mode="json", exclude_defaults=True)
+    return "".join(
+        _comment(args.origins().get(key)) + yaml.safe_dump({key: value}) for key, value in sorted(values.items())
+    )
+
+
+def read_origins(checkpoint: Path) -> dict[str, str]:
+    """Where the saved settings of a checkpoint came from, by key; without those it does not say."""
+    try:
+        lines = (checkpoint / SETTINGS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    # Only comments of ours begin a line: the text of a value is indented.
+    pairs = [(line, following.partition(":")[0]) for line, following in pairwise(lines) if line.startswith(_COMMENT)]
+    return {key: line.removeprefix(_COMMENT) for line, key in pairs}
+
+
+def read_values(checkpoint: Path) -> Mapping[str, Any] | None:
+    """The saved settings of a checkpoint as they are written, without defaults; None when it has none that can be read."""
+    return _read(checkpoint / SETTINGS)
 
 
 def read_settings(checkpoint: Path) -> NeoXArgs:
@@ -57,6 +79,15 @@ def settings_warning(checkpoint: Path, args: NeoXArgs) -> str | None:
         f"{checkpoint} was trained with other settings, with which its weights mean something else: {', '.join(differing)}. "
         f"Unless that is what you want, take the values from {checkpoint / SETTINGS}"
     )
+
+
+def _comment(origin: str | None) -> str:
+    if origin is None:
+        return ""
+    printable = "".join(
+        char if char.isprintable() else "?" for char in origin
+    )  # YAML allows no other, not even in comments
+    return f"{_COMMENT}{printable}\n"
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from typing import TYPE_CHECKING, Any
 
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.files import to_json
+from megatron.checkpointing.source_version import source_version
 from megatron.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import Metadata
 
 STATE = "state.json"
 FORMAT = 1
@@ -27,12 +29,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class SavedState:
-    """What state.json says. scalars: of the optimizer; run_state: the loop's counters, given back as they were."""
+    """What state.json says. scalars: of the optimizer; run_state: the loop's counters, given back as they were; content: all of it."""
 
     iteration: int
     run_state: dict[str, Any]
     scalars: dict[str, float | int]
     shapes: Shapes
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
 def state_content(
@@ -44,6 +47,8 @@ def state_content(
     world_size: int,
 ) -> bytes:
     """The content of state.json. Raises CheckpointError when `run_state` holds something that JSON cannot."""
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata  # reading this file needs no torch
+
     tensors = {
         name: {"shape": list(facts.size), "dtype": str(facts.properties.dtype).removeprefix("torch.")}
         for name, facts in sorted(metadata.state_dict_metadata.items())
@@ -59,6 +64,7 @@ def state_content(
                 "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "world_size": world_size,
                 "versions": _versions(),
+                "source": source_version(),
                 "tensors": tensors,
             }
         )
@@ -80,12 +86,15 @@ def read_state(checkpoint: Path) -> SavedState:
                 f"{path} has format {written_format}, and this version reads formats up to {FORMAT}: install a newer version"
             )
         shapes = {name: tuple(facts["shape"]) for name, facts in content["tensors"].items()}
-        return SavedState(int(content["iteration"]), content["run_state"], content["scalars"], shapes)
+        return SavedState(int(content["iteration"]), content["run_state"], content["scalars"], shapes, content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
+    import torch
+
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     for package in ("deepy-neox", "deepspeed"):
         try:

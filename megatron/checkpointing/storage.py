@@ -1,31 +1,40 @@
-"""Reads and writes the files of torch.distributed.checkpoint: hashed while they are written, each saved chunk read once.
+"""Writes the files of torch.distributed.checkpoint (their format: chunk_reader.py), hashed while they are written.
 
-The format is torch's own (`*.distcp`: one file a rank, a `torch.save` archive a chunk; `.metadata`: what lies where).
+Writing costs little more than the disk does: several files at once, each by a thread that writes a block and hashes it while it is
+still in the processor's cache; the disk works meanwhile; nothing is copied that lies contiguous on the CPU.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import io
 import itertools
+import math
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata
-from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
+from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemWriter, _StorageInfo
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.serialization import get_crc32_options, set_crc32_options
 
-from megatron.checkpointing.errors import DamagedCheckpoint
+from megatron.checkpointing.background import in_background
 from megatron.checkpointing.files import FileFacts
-from megatron.checkpointing.planners import narrow
+from megatron.checkpointing.manifest import TENSOR_SUFFIX
+from megatron.checkpointing.writeback import start_writeback
 
-BLOCK_BYTES = 1 << 23
+FILES = 4
+FILE_BYTES = 1 << 26  # a process writes a file for each so many bytes, and at most `FILES`
+BUFFER_BYTES = 1 << 20  # gathers small tensors
+BLOCK_BYTES = 1 << 23  # of large ones
+WRITEBACK_BYTES = 1 << 25
 
 
 class HashingWriter(FileSystemWriter):
@@ -40,9 +49,35 @@ class HashingWriter(FileSystemWriter):
         """Size and SHA-256 of the files written by this process, by name."""
         return self._hashing.facts
 
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> torch.futures.Future[list[WriteResult]]:
+        """Write this process's part of the plan, its files at the same time. Raises OSError as files do."""
+        names = (f"{plan.storage_data.prefix}{number}{TENSOR_SUFFIX}" for number in itertools.count())
+        with plain_archives():
+            writing = [
+                self._begin_file(name, items, planner) for name, items in zip(names, spread(plan.items), strict=False)
+            ]
+            wait(writing)
+        finished: torch.futures.Future[list[WriteResult]] = torch.futures.Future()
+        finished.set_result([result for file in writing for result in file.result()])
+        return finished
+
+    def _begin_file(self, name: str, items: list[WriteItem], planner: SavePlanner) -> Future[list[WriteResult]]:
+        context = contextvars.copy_context()  # torch keeps the option of `plain_archives` there
+        return in_background(lambda: context.run(self._write_file, name, items, planner), name=f"writing {name}")
+
+    def _write_file(self, name: str, items: list[WriteItem], planner: SavePlanner) -> list[WriteResult]:
+        results = []
+        with self._hashing.create_stream(Path(self.path) / name, "wb") as stream:
+            for item in items:
+                offset = stream.tell()
+                torch.save(standing_alone(cast("Tensor", planner.resolve_data(item))), stream)
+                length = stream.tell() - offset
+                results.append(WriteResult(item.index, length, _StorageInfo(name, offset, length)))
+        return results
+
 
 class HashingFileSystem(FileSystem):
-    """torch's file system with a hash of everything written, computed by a second thread beside the writing."""
+    """torch's file system with a hash of everything written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,10 +90,12 @@ class HashingFileSystem(FileSystem):
             with super().create_stream(path, mode) as stream:
                 yield stream
             return
-        with ThreadPoolExecutor(1) as thread, HashedFile(path, thread) as raw:
+        with HashedFile(path) as raw:
             try:
-                with io.BufferedWriter(raw) as stream:
+                with io.BufferedWriter(raw, BUFFER_BYTES) as stream:
                     yield stream
+                    stream.flush()
+                    os.fsync(raw.fileno())  # torch synchronises before what it has written last has left the buffer
             except Exception:
                 if raw.failure:  # torch reports a full disk as an archive of the wrong length
                     raise raw.failure from None
@@ -74,92 +111,71 @@ class HashingFileSystem(FileSystem):
 class HashedFile(io.FileIO):
     """A file, new and written from beginning to end, that knows the SHA-256 of what was written, and why it could not be."""
 
-    def __init__(self, path: str | os.PathLike[str], thread: ThreadPoolExecutor) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, "wb")
         self.sha256 = hashlib.sha256()
         self.bytes_written = 0
         self.failure: OSError | None = None
-        self._thread = thread
+        self._sent = 0  # bytes that the disk was asked to take
 
     def write(self, data: Any) -> int:
-        """Write in blocks; while one is written, the one before it is hashed. Raises OSError as files do."""
+        """Write and hash in blocks. Raises OSError as files do."""
         view, done = memoryview(data).cast("B"), 0
-        hashing: Future[None] | None = None
         try:
             while done < view.nbytes:
                 written = super().write(view[done : done + BLOCK_BYTES])
-                if hashing is not None:
-                    hashing.result()
-                hashing = self._hash(view[done : done + written])
+                self.sha256.update(view[done : done + written])
                 done += written
+                self._advance(written)
         except OSError as error:
             self.failure = self.failure or error
             raise
-        finally:
-            # The memory belongs to the caller and may be gone once this method has returned.
-            if hashing is not None:
-                hashing.result()
-        self.bytes_written += done
         return done
 
-    def _hash(self, block: memoryview) -> Future[None] | None:
-        if len(block) == BLOCK_BYTES:
-            return self._thread.submit(self.sha256.update, block)
-        self.sha256.update(block)  # too little to be worth a thread
-        return None
+    def _advance(self, written: int) -> None:
+        self.bytes_written += written
+        waiting = self.bytes_written - self._sent
+        if waiting >= WRITEBACK_BYTES:
+            start_writeback(self.fileno(), self._sent, waiting)
+            self._sent = self.bytes_written
 
 
-class ChunkReader(FileSystemReader):
-    """torch's reader, but a saved chunk of which several parts are wanted is read once, in the order of the file.
+def spread(items: list[WriteItem]) -> list[list[WriteItem]]:
+    """The items of each file, about equally many bytes, in the order in which they were given."""
+    sizes = [_item_bytes(item) for item in items]
+    files = min(FILES, len(items), 1 + sum(sizes) // FILE_BYTES)
+    numbers: list[list[int]] = [[] for _ in range(files)]
+    filled = [0] * files
+    for number in sorted(range(len(items)), key=lambda number: -sizes[number]):
+        file = filled.index(min(filled))
+        numbers[file].append(number)
+        filled[file] += sizes[number]
+    return [[items[number] for number in sorted(of_file)] for of_file in numbers]
 
-    Holds one chunk at a time beside the destination.
+
+def standing_alone(tensor: Tensor) -> Tensor:
+    """The tensor, contiguous on the CPU, as all there is in its memory: torch would save the whole memory behind a view.
+
+    Copied only if it is strided or on another device.
     """
+    values = tensor.detach().cpu().contiguous()
+    if values.untyped_storage().nbytes() == values.nbytes:
+        return values
+    flat = values.as_strided((values.numel(),), (1,))  # view() would keep a stride that one element may have
+    return torch.frombuffer(flat.view(torch.uint8).numpy(), dtype=values.dtype).view(values.shape)
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """What the checkpoint holds; raises DamagedCheckpoint when that cannot be read."""
-        try:
-            return super().read_metadata(*args, **kwargs)
-        except Exception as error:  # unpickling garbage may raise anything
-            raise DamagedCheckpoint(
-                f"{Path(self.path) / '.metadata'} cannot be read ({type(error).__name__}: {error})"
-            ) from error
 
-    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> torch.futures.Future[None]:
-        """Fill what the plan asks for; raises DamagedCheckpoint naming a file that is missing or cannot be read."""
-        for name, items in itertools.groupby(
-            sorted(plan.items, key=self._place), key=lambda item: self._place(item)[0]
-        ):
-            path = Path(self.path) / name
-            try:
-                with open(path, "rb") as file:
-                    self._read_file(file, items, planner)
-            except OSError as error:
-                raise DamagedCheckpoint(f"{path} cannot be read ({error.strerror})") from error
-        finished: torch.futures.Future[None] = torch.futures.Future()
-        finished.set_result(None)
-        return finished
+@contextlib.contextmanager
+def plain_archives() -> Iterator[None]:
+    """Without the archives' own CRC32: the manifest's SHA-256 covers them, and it halves the time of writing."""
+    before = get_crc32_options()
+    set_crc32_options(False)
+    try:
+        yield
+    finally:
+        set_crc32_options(before)
 
-    def _read_file(self, file: io.BufferedReader, items: Iterator[ReadItem], planner: LoadPlanner) -> None:
-        for _, wanted in itertools.groupby(items, key=self._place):
-            chunk: Tensor | None = None
-            for item in wanted:
-                if chunk is None:
-                    chunk = self._read_chunk(file, item)
-                destination = planner.resolve_tensor(item)
-                destination.copy_(narrow(chunk, item.storage_offsets, item.lengths))
-                planner.commit_tensor(item, destination)
 
-    def _read_chunk(self, file: io.BufferedReader, item: ReadItem) -> Tensor:
-        archive = self._slice_file(file, self.storage_data[item.storage_index])
-        try:
-            chunk: Tensor = torch.load(archive, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        except Exception as error:  # garbage may raise anything, with advice that does not fit
-            name = item.storage_index.fqn
-            raise DamagedCheckpoint(f"{file.name} cannot be read: what it holds of {name} is no tensor") from error
-        return chunk
-
-    def _place(self, item: ReadItem) -> tuple[str, int]:
-        stored = self.storage_data[item.storage_index]
-        return stored.relative_path, stored.offset
+def _item_bytes(item: WriteItem) -> int:
+    assert item.tensor_data is not None
+    return math.prod(item.tensor_data.chunk.sizes) * item.tensor_data.properties.dtype.itemsize

@@ -22,7 +22,12 @@ from megatron.checkpointing.files import (
 from megatron.checkpointing.layout import REPLACED_PREFIX
 
 IDLE_SECONDS = 3600.0
+CLOCK_SECONDS = 5.0
+"""How far the clock of a file system may be behind this machine's."""
 _OWNER = re.compile(r"@(?P<host>.+)@(?P<pid>\d+)@[0-9a-f]+$")
+
+_ours: set[str] = set()
+"""Names, which are like no other, of what threads of this process are at work on."""
 
 
 def discard(path: Path) -> None:
@@ -35,8 +40,20 @@ def discard(path: Path) -> None:
         os.rename(path, doomed)
     except FileNotFoundError:
         return
+    sync_directory(path.parent)  # or a power failure could undo the renaming and not the deleting
     remove_tree(doomed)
     sync_directory(path.parent)
+
+
+def claim(path: Path) -> Path:
+    """`path`, which from now on belongs to a thread of this process that is at work on it."""
+    _ours.add(path.name)
+    return path
+
+
+def release(path: Path) -> None:
+    """Nobody in this process is at work on it any more."""
+    _ours.discard(path.name)
 
 
 def clean_directory(directory: Path) -> None:
@@ -56,17 +73,45 @@ def clean_directory(directory: Path) -> None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether no living process is at work on this temporary: its maker on this host is gone, or nothing was written for an hour."""
-    owner = _OWNER.search(path.name)
-    if owner and owner["host"] == host_name():
-        pid = int(owner["pid"])
-        if pid == os.getpid() or not _is_running(pid):
-            return True
+    """Whether no living process is at work on this temporary: its maker on this host is gone, or nothing was written for an hour.
+
+    One that an earlier process made which had our number is abandoned, unless a thread of ours has claimed it.
+    """
+    if path.name in _ours:
+        return False
+    if maker_is_gone(path):
+        return True
     try:
         newest = max(entry.stat().st_mtime for entry in (path, *path.glob("*")))
     except (FileNotFoundError, NotADirectoryError):
         return False  # its owner has just finished with it
-    return time.time() - newest > IDLE_SECONDS
+    return time.time() - newest > IDLE_SECONDS or _number_is_reused(path, newest)
+
+
+def maker_is_gone(path: Path) -> bool:
+    """Whether this host's process that made a temporary has ended; no other host's processes are known."""
+    owner = _OWNER.search(path.name)
+    if path.name in _ours or not owner or owner["host"] != host_name():
+        return False
+    pid = int(owner["pid"])
+    return pid == os.getpid() or not _is_running(pid)
+
+
+def _number_is_reused(path: Path, written_at: float) -> bool:
+    """Whether the process of this host that has its maker's number now was started after a temporary was written last.
+
+    So it is where the processes of a container get the same numbers each time. Known on Linux alone.
+    """
+    owner = _OWNER.search(path.name)
+    if not owner or owner["host"] != host_name():
+        return False
+    try:
+        status = Path(f"/proc/{owner['pid']}/stat").read_text()
+    except OSError:
+        return False
+    ticks = int(status.rpartition(")")[2].split()[19])  # since the machine was booted
+    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted_at + ticks / os.sysconf("SC_CLK_TCK") > written_at + CLOCK_SECONDS
 
 
 def _is_running(pid: int) -> bool:

@@ -8,28 +8,43 @@ import torch
 from torch import Tensor, nn
 
 from megatron.checkpointing.fit import WEIGHT
-from megatron.checkpointing.layout import find_checkpoint
-from megatron.checkpointing.load import LoadedCheckpoint, check_checkpoint, read_tensors
-from megatron.checkpointing.ranks import Ranks
+from megatron.checkpointing.load import LoadedCheckpoint, load_tensors
+from megatron.checkpointing.manifest import Verification
+from megatron.checkpointing.places import place
 from megatron.engine.protocol import FullTensor, Piece
-from megatron.mpu.groups import SINGLE
+from megatron.mpu.groups import SINGLE, Group
 from megatron.mpu.shard import shard_of
 
 
 @torch.no_grad()
-def load_weights(directory: str | Path, model: nn.Module, *, iteration: int | None = None) -> LoadedCheckpoint:
+def load_weights(
+    directory: str | Path,
+    model: nn.Module,
+    *,
+    iteration: int | None = None,
+    group: Group = SINGLE,
+    verification: Verification = "fast",
+) -> LoadedCheckpoint:
     """Fill every parameter of `model` (all of which carry a named `ShardInfo`) from a checkpoint, converting to its dtype.
 
-    Every rank reads its own shards, without communication. Rows of vocabulary padding become zero; all copies of a tied
-    parameter are filled. Raises CheckpointError when there is no checkpoint or it does not fit; the model is then untouched.
+    All ranks of `group` call this, and each reads its own shards. Rows of vocabulary padding become zero; all copies of a tied parameter
+    are filled. A damaged checkpoint is passed over for the one before it, which is a warning. Raises CheckpointError when there is no
+    checkpoint or it does not fit; the model is then untouched.
     """
-    checkpoint = find_checkpoint(directory, iteration=iteration)
     parameters = list(model.parameters())
-    tensors = _full_tensors(parameters)
-    state = check_checkpoint(checkpoint, {name: tensor.shape for name, tensor in tensors.items()})
-    for parameter in parameters:
-        _clear_padding(parameter)
-    read_tensors(checkpoint, tensors, Ranks(SINGLE, doing=f"loading {checkpoint}"))
+
+    def prepare() -> None:
+        for parameter in parameters:
+            _clear_padding(parameter)
+
+    checkpoint, state = load_tensors(
+        place(directory),
+        _full_tensors(parameters),
+        group=group,
+        iteration=iteration,
+        verification=verification,
+        prepare=prepare,
+    )
     return LoadedCheckpoint(state.iteration, state.run_state, checkpoint)
 
 

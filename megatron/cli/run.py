@@ -6,6 +6,7 @@ Everything is decided here, before any process starts and without importing torc
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from megatron.cli.styled import plain, show_lines
 from megatron.components import COMMANDS, LAUNCHERS
 from megatron.errors import ConfigError, LaunchError
 from megatron.launcher.base import DEFAULT_GRACE_SECONDS, Command, Host, Job, Launcher
-from megatron.launcher.fold import fold_layout
+from megatron.launcher.fold import FOLDED_SCRIPTS, fold_layout
 from megatron.launcher.hosts import resolve_hosts
 from megatron.launcher.process import run_commands
 from megatron.neox_arguments import NeoXArgs
@@ -26,6 +27,7 @@ from megatron.neox_arguments.reading.load import apply_overrides, read_ymls, spl
 from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.neox_arguments.transport import encode
 from megatron.registry import did_you_mean
+from megatron.stopping import STOPPED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -53,7 +55,9 @@ class Plan:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status of the first failing rank, else 0. Raises NeoXError with every mistake; nothing has started then."""
+    """Returns the exit status of the first failing rank, else 75 or 0 (`megatron.stopping`). Raises NeoXError with every mistake;
+    nothing has started then.
+    """
     options = parse_run_args(argv)
     plan = make_plan(options)
     if options.dry_run:
@@ -61,7 +65,10 @@ def main(argv: Sequence[str]) -> int:
         show_lines(map(plain, [*summary(plan.args, plan.values), *plan.notes, "", *commands]))
         return 0
     show_lines(map(plain, [*override_lines(plan.values), *plan.notes]))
-    return run_commands(plan.commands, grace_seconds=plan.job.grace_seconds)
+    status = run_commands(plan.commands, grace_seconds=plan.job.grace_seconds)
+    if status == STOPPED:
+        sys.stderr.write(f"stopped (exit status {STOPPED}): what was done is saved; {way_on(plan.args)}\n")
+    return status
 
 
 def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -70,7 +77,9 @@ def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
         "deepy.py",
         example="deepy.py train.py configs/125M.yml configs/local_setup.yml",
         description="Run a script on every device that a config names.",
-        epilog=f"Instead of a script: {', '.join(name for name in COMMANDS.names if name != 'run')}, which look at configs; only parity starts processes, of a tiny copy (deepy.py COMMAND --help).",
+        epilog=f"Instead of a script: {', '.join(name for name in COMMANDS.names if name != 'run')}, which look at configs; only parity starts processes, of a tiny copy (deepy.py COMMAND --help). "
+        f"Exit status: 0 the run reached its end; {STOPPED} it was cut short by SIGTERM, SIGUSR1, Ctrl-C or exit_duration_minutes and is saved: the same command goes on; "
+        "128 + N it was ended by signal N and nothing was saved; 1 it failed; 2 the command line is wrong.",
     )
     parser.add_argument("script", metavar="SCRIPT", help="train.py, generate.py, ...")
     parser.add_config("YAML files, later ones win; then single keys, e.g. optimizer.params.lr=1e-4", nargs="*")
@@ -81,7 +90,7 @@ def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
         "--grace-seconds",
         type=float,
         default=DEFAULT_GRACE_SECONDS,
-        help="time to save and exit after SIGTERM or Ctrl-C (%(default)g)",
+        help="time to save and exit after SIGTERM, SIGUSR1 or Ctrl-C (%(default)g)",
     )
     for key, letter in KEYS_AS_OPTIONS.items():
         parser.add_argument(*([letter] if letter else []), f"--{key}", help=f"the same as {key}=...")
@@ -115,6 +124,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 def build_job(args: NeoXArgs, script: str, hosts: tuple[Host, ...], *, grace_seconds: float) -> Job:
     """The job that gives every rank the whole config on its command line."""
+    trains = Path(script).name not in FOLDED_SCRIPTS
     master = args.master_addr or ("127.0.0.1" if len(hosts) == 1 else hosts[0].name)
     return Job(
         script,
@@ -123,7 +133,21 @@ def build_job(args: NeoXArgs, script: str, hosts: tuple[Host, ...], *, grace_sec
         master_addr=master,
         master_port=args.master_port,
         grace_seconds=grace_seconds,
+        max_restarts=args.max_restarts if trains else 0,
+        saves=trains and args.save is not None,
     )
+
+
+def way_on(args: NeoXArgs) -> str:
+    """How to go on from what a run has saved, as the end of a sentence."""
+    words = {
+        f"load={args.save}": args.load != args.save,
+        "iteration=null": args.iteration is not None,
+        "finetune=false": args.finetune,
+        "no_load_optim=false": args.no_load_optim and not args.no_save_optim,
+    }
+    added = [word for word, needed in words.items() if needed]
+    return f"the same command with {' '.join(added)} goes on" if added else "the same command goes on"
 
 
 def find_script(name: str) -> str:

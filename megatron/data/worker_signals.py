@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 
 def obey_owner_only(_worker: int) -> None:
-    """Called in a new worker process: ignore SIGINT, and obey SIGTERM only from the parent process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Called in a new worker process: ignore SIGINT and SIGUSR1, and obey SIGTERM only from the parent process."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS: the sender cannot be told
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

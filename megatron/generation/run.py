@@ -64,7 +64,9 @@ def build_decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder
     context = BuildContext(tensor_group=world.groups.tensor, dtype=DTYPES[args.precision], device=world.device)
     model = SequentialModel(specs, context, seed=None)
     assert args.load is not None
-    loaded = load_weights(args.load, model, iteration=args.iteration)
+    loaded = load_weights(
+        args.load, model, iteration=args.iteration, group=world.groups.world, verification=args.verify_checkpoint
+    )
     warning = settings_warning(loaded.path, args) if world.groups.rank == 0 else None
     if warning:
         logger.warning(warning)

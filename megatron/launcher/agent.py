@@ -1,7 +1,8 @@
 """The agent: starts the ranks of this machine, passes signals on to them, and says why the run ended. `python -m megatron.launcher.agent`
 
-The first failing rank ends all, and its error is the last thing printed, once. SIGTERM and SIGINT reach every rank once, as SIGTERM; the ranks
-save and exit by themselves, and only after the grace period are they killed. A second Ctrl-C kills them at once.
+The first failing rank ends all, and its error is the last thing printed, once; after a crash they may be started again (`restarts.py`).
+SIGTERM, SIGINT and SIGUSR1 reach every rank once, as SIGTERM; the ranks save and exit by themselves with 75 (`megatron.stopping`), and only
+after the grace period are they killed. Ranks that have not begun yet have nothing to save and end at once. A second Ctrl-C kills them all.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import signal
 import sys
 from types import FrameType
 
-from megatron.environment import rank_defaults
-from megatron.errors import NeoXError
+from megatron.environment import note_start, rank_defaults
+from megatron.errors import LaunchError, NeoXError
 from megatron.launcher.agent_options import AgentOptions, parse_agent_options
 from megatron.launcher.devices import count_devices, restrict_devices
-from megatron.launcher.failure import EXIT_INTERRUPTED, Failure, describe_failure
+from megatron.launcher.failure import describe_failure
 from megatron.launcher.ranks import Ranks
 from megatron.launcher.worker import READY_VARIABLE
 from megatron.log import keep_output_harmless
+from megatron.stopping import POLITE_SIGNALS, STOPPED, status_of_signal
 
 
 def main() -> None:
-    """Run one machine's part of a job; exits with the status of the first failing rank, or 0."""
+    """Run one machine's part of a job; exits with the status of the first failing rank, or 75, or 0 (`megatron.stopping`)."""
     options = parse_agent_options()
+    note_start(anew=True)
     keep_output_harmless()  # the exit status must arrive even where the reason cannot be told
     ranks = Ranks(grace_seconds=options.grace_seconds)
     pass_signals_on(ranks)
@@ -39,7 +42,12 @@ def main() -> None:
 
 
 def run_agent(options: AgentOptions, ranks: Ranks) -> int:
-    """Run the ranks to their end and print why they failed, if they did; returns the exit status."""
+    """Run the ranks to their end and print why they failed, if they did; returns the exit status. Raises LaunchError."""
+    if options.max_restarts and options.nodes > 1:
+        raise LaunchError(
+            f'"max_restarts" is {options.max_restarts} and the job has {options.nodes} machines: ranks are started again on one machine only; '
+            "set it to 0 and let the scheduler start the whole job again"
+        )
     environment = rank_environment(options)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of this process; ranks keep their warnings
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -47,7 +55,7 @@ def run_agent(options: AgentOptions, ranks: Ranks) -> int:
 
     if ranks.stop_signal is None:
         run_node(options, ranks, environment=environment)
-    return conclude(ranks, world_size=options.nodes * options.ranks)
+    return conclude(ranks, world_size=options.nodes * options.ranks, saves=options.saves)
 
 
 def rank_environment(options: AgentOptions) -> dict[str, str]:
@@ -69,35 +77,30 @@ def pass_signals_on(ranks: Ranks) -> None:
     def on_notice(number: int, _: FrameType | None) -> None:
         ranks.forward(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (*POLITE_SIGNALS, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asked to live on
             signal.signal(number, on_stop)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, on_notice)
+    signal.signal(signal.SIGUSR2, on_notice)
 
 
-def conclude(ranks: Ranks, *, world_size: int) -> int:
-    """Print why the ranks did not succeed, if they did not, and return the exit status of the job."""
+def conclude(ranks: Ranks, *, world_size: int, saves: bool = False) -> int:
+    """Print why the ranks did not succeed, if they did not, and return the exit status of the job. saves: as in `Job`."""
     if ranks.all_succeeded():
-        return 0
+        return STOPPED if ranks.any_stopped() else 0
     failure, stop = ranks.cause(), ranks.stop_signal
     if ranks.abandoned:
         sys.stderr.write("killed by a second SIGINT; what was done since the last checkpoint is lost\n")
-        return 128 + signal.SIGINT
+        return status_of_signal(signal.SIGINT)
     if ranks.overdue:
         seconds = f"{ranks.grace_seconds:g} s of {signal.Signals(stop or 0).name}"
         sys.stderr.write(f"error: the ranks did not exit within {seconds} and were killed\n")
-        return 128 + signal.SIGKILL
-    if failure is None or (stop is not None and _died_of(stop, failure)):
-        sys.stderr.write(f"stopped by {signal.Signals(stop or signal.SIGTERM).name}; nothing was saved\n")
-        return 128 + (stop or signal.SIGTERM)
+        return status_of_signal(signal.SIGKILL)
+    if failure is None or failure.polite_signal is not None:
+        by = signal.Signals(stop or (failure.polite_signal if failure else None) or signal.SIGTERM)
+        sys.stderr.write(f"stopped by {by.name}{' before training had begun' if saves else '; nothing was saved'}\n")
+        return STOPPED if saves else status_of_signal(by)
     sys.stderr.write(describe_failure(failure, world_size=world_size) + "\n")
     return failure.exit_status
-
-
-def _died_of(stop: int, failure: Failure) -> bool:
-    """Whether a rank ended because it had no handler (yet) for the signal that was meant to stop it."""
-    return failure.record is None and failure.exit_code in (-stop, -signal.SIGTERM, EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

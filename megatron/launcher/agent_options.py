@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 class AgentOptions:
     """What one agent does: which machine of how many it is, and what it runs there how many times.
 
-    devices: the accelerators to show to the ranks; empty shows what there is.
+    devices: the accelerators to show to the ranks; empty shows what there is. max_restarts, saves: as in `Job`.
     """
 
     script: str
@@ -33,6 +33,8 @@ class AgentOptions:
     master_addr: str = "127.0.0.1"
     master_port: int = DEFAULT_MASTER_PORT
     grace_seconds: float = DEFAULT_GRACE_SECONDS
+    max_restarts: int = 0
+    saves: bool = False
 
     def argv(self) -> tuple[str, ...]:
         """The arguments that `parse_agent_options` reads back to an equal object."""
@@ -40,7 +42,10 @@ class AgentOptions:
         nodes = ("--nodes", str(self.nodes), "--node-rank", str(self.node_rank)) if self.nodes > 1 else ()
         master = ("--master-addr", self.master_addr, "--master-port", str(self.master_port))
         grace = ("--grace-seconds", f"{self.grace_seconds:g}")
-        return ("--ranks", str(self.ranks), *devices, *nodes, *master, *grace, self.script, *self.arguments)
+        restarts = ("--max-restarts", str(self.max_restarts)) if self.max_restarts else ()
+        saves = ("--saves",) if self.saves else ()
+        options = (*devices, *nodes, *master, *grace, *restarts, *saves)
+        return ("--ranks", str(self.ranks), *options, self.script, *self.arguments)
 
 
 def parse_agent_options(argv: Sequence[str] | None = None) -> AgentOptions:
@@ -58,6 +63,12 @@ def parse_agent_options(argv: Sequence[str] | None = None) -> AgentOptions:
     parser.add_argument("--master-port", type=int, default=DEFAULT_MASTER_PORT)
     parser.add_argument(
         "--grace-seconds", type=float, default=DEFAULT_GRACE_SECONDS, help="time to save and exit after a signal"
+    )
+    parser.add_argument(
+        "--max-restarts", type=int, default=0, help="how often to start the ranks again after a crash; on one machine"
+    )
+    parser.add_argument(
+        "--saves", action="store_true", help="the script saves: nothing is lost when it is stopped before it has begun"
     )
     parser.add_argument("script")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -80,6 +91,8 @@ def agent_command(
         master_addr=job.master_addr,
         master_port=job.master_port,
         grace_seconds=job.grace_seconds,
+        max_restarts=job.max_restarts,
+        saves=job.saves,
     )
     argv = (sys.executable, "-m", "megatron.launcher.agent", *options.argv())
     return Command(argv, {**(environment or {}), **job.environment}, node=host.name)

@@ -28,7 +28,8 @@ class Host:
 class Job:
     """One run of a script, on every slot of every host.
 
-    environment: variables to set for every rank; grace_seconds: how long ranks may take to save and exit after a signal.
+    environment: variables to set for every rank; grace_seconds: how long ranks may take to save and exit after a signal; max_restarts: how
+    often ranks are started again after a crash; saves: whether the script saves what it does, so that nothing is lost when it is stopped.
     """
 
     script: str
@@ -38,6 +39,8 @@ class Job:
     master_port: int = DEFAULT_MASTER_PORT
     environment: Mapping[str, str] = field(default_factory=dict)
     grace_seconds: float = DEFAULT_GRACE_SECONDS
+    max_restarts: int = 0
+    saves: bool = False
 
     @property
     def world_size(self) -> int:

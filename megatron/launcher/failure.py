@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron.errors import NeoXError
+from megatron.stopping import POLITE_SIGNALS, status_of_signal
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 EXIT_INTERRUPTED = 130
@@ -24,11 +25,15 @@ EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class ErrorRecord:
-    """What a rank wrote before it exited: a complete text (a sentence of ours, or a traceback) and when (seconds since the epoch)."""
+    """What a rank wrote before it exited: a complete text (a sentence of ours, or a traceback) and when (seconds since the epoch).
+
+    may_pass: whether the ranks may get through when they are started again.
+    """
 
     text: str
     expected: bool
     time: float
+    may_pass: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,34 @@ class Failure:
     @property
     def exit_status(self) -> int:
         """What the launcher exits with on behalf of the rank: its exit code, or 128 + signal."""
-        return 128 - self.exit_code if self.exit_code < 0 else self.exit_code
+        return status_of_signal(-self.exit_code) if self.exit_code < 0 else self.exit_code
+
+    @property
+    def polite_signal(self) -> signal.Signals | None:
+        """The polite signal that ended the rank without a save: it says so, or did not listen yet; None when it ended otherwise."""
+        if self.record is not None:
+            return None
+        return next((each for each in POLITE_SIGNALS if self.exit_status == status_of_signal(each)), None)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the ranks may get through when they are started again: after a crash, not after a mistake or a stop."""
+        return self.polite_signal is None if self.record is None else self.record.may_pass
 
 
 def write_error_record(path: str | Path, error: BaseException) -> None:
     """Write the error of this rank to `path`, replaced in one step."""
     expected = isinstance(error, NeoXError)
     text = str(error) if expected else "".join(traceback.format_exception(error)).rstrip()
+    may_pass = error.may_pass if isinstance(error, NeoXError) else True
     now = time.time()
-    details = {"py_callstack": text, "timestamp": str(int(now)), "time": now, "expected": expected}
+    details = {
+        "py_callstack": text,
+        "timestamp": str(int(now)),
+        "time": now,
+        "expected": expected,
+        "may_pass": may_pass,
+    }
     content = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": details}}
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
@@ -65,7 +89,10 @@ def read_error_record(path: str | Path) -> ErrorRecord | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return ErrorRecord(
-        str(details["py_callstack"]), bool(details.get("expected", False)), float(str(details.get("time", 0)))
+        str(details["py_callstack"]),
+        bool(details.get("expected", False)),
+        float(str(details.get("time", 0))),
+        bool(details.get("may_pass", True)),
     )
 
 

@@ -28,6 +28,7 @@ from megatron.errors import LaunchError
 from megatron.launcher.agent_options import AgentOptions
 from megatron.launcher.ports import free_port
 from megatron.launcher.ranks import Ranks, rank_argv
+from megatron.launcher.restarts import Restarts
 
 RUN_ID = "neox"
 RENDEZVOUS_SECONDS = 600
@@ -35,7 +36,7 @@ RENDEZVOUS_SECONDS = 600
 
 
 class NodeAgent(SimpleElasticAgent):
-    """Runs the ranks of one machine until all have succeeded or one has failed."""
+    """Runs the ranks of one machine until all have succeeded or one has failed for good."""
 
     def __init__(self, options: AgentOptions, ranks: Ranks, *, environment: Mapping[str, str]) -> None:
         spec = WorkerSpec(
@@ -44,12 +45,19 @@ class NodeAgent(SimpleElasticAgent):
             rdzv_handler=build_rendezvous(options),
             entrypoint=options.script,
             args=options.arguments,
-            max_restarts=0,
+            max_restarts=options.max_restarts,
             monitor_interval=0.1,
         )
         super().__init__(spec)
+        self._options = options
+        self._restarts = Restarts(options.max_restarts)
         self._ranks = ranks
         self._environment = environment
+
+    def _restart_workers(self, worker_group: WorkerGroup) -> None:
+        """Start the ranks again, around a new store: in the old one they would meet the keys of their predecessors, an alarm among them."""
+        worker_group.spec.rdzv_handler = build_rendezvous(self._options, port=free_port())
+        super()._restart_workers(worker_group)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         """Start the ranks; returns process ids by local rank."""
@@ -60,6 +68,9 @@ class NodeAgent(SimpleElasticAgent):
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         if self._ranks.any_failed():
+            self._ranks.end()
+            # torch starts the ranks again after every failure as long as this number lets it.
+            self._remaining_restarts = int(self._restarts.take(self._ranks, world_size=self._options.ranks))
             return RunResult(state=WorkerState.FAILED)
         if self._ranks.all_succeeded():
             return RunResult(
@@ -87,20 +98,20 @@ class NodeAgent(SimpleElasticAgent):
             "GROUP_RANK": str(worker_group.group_rank),
             "GROUP_WORLD_SIZE": str(worker_group.group_world_size),
             "TORCHELASTIC_RUN_ID": RUN_ID,
-            "TORCHELASTIC_RESTART_COUNT": "0",
-            "TORCHELASTIC_MAX_RESTARTS": "0",
+            "TORCHELASTIC_RESTART_COUNT": str(self._restarts.done),
+            "TORCHELASTIC_MAX_RESTARTS": str(self._restarts.limit),
             "TORCHELASTIC_USE_AGENT_STORE": "True",
         }
         return {**self._environment, **place.variables(), **elastic}
 
 
-def build_rendezvous(options: AgentOptions) -> StaticTCPRendezvous:
-    """Where the agents meet, with node ranks as given. The store is open when this returns.
+def build_rendezvous(options: AgentOptions, *, port: int | None = None) -> StaticTCPRendezvous:
+    """Where the agents meet, with node ranks as given. The store is open when this returns. port: instead of the one in `options`.
 
     On one machine nobody else needs to know the port, so another one is taken when it is in use. Raises LaunchError when the master
     cannot be reached, or its port cannot be opened.
     """
-    port = options.master_port
+    port = port or options.master_port
     for _ in range(5 if options.nodes == 1 else 1):
         try:
             rendezvous = StaticTCPRendezvous(

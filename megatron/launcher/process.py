@@ -12,20 +12,23 @@ from types import FrameType
 
 from megatron.launcher.base import Command
 from megatron.launcher.children import end_children, send_signal, start_child
+from megatron.stopping import STOPPED, status_of_signal
 
 POLL_SECONDS = 0.05
 END_PATIENCE = 15.0
 """Seconds for the other commands to end after one failed, and for all beyond the grace period of their ranks."""
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def run_commands(commands: Sequence[Command], *, grace_seconds: float) -> int:
     """Run all commands at once to their end; returns 0, or the exit status of the one that failed first (128 + n for signal n).
 
-    Signals to this process are passed on to every command; they get `grace_seconds` and a little more to end after SIGTERM or
-    SIGINT, and are killed then.
+    A command that saved and stopped has not failed: when all have ended so, or well, its status is returned.
+
+    Signals to this process are passed on to every command; they get `grace_seconds` and a little more to end after SIGTERM, SIGINT
+    or SIGUSR1, and are killed then.
     """
     group = _Group(grace_seconds)
     with _signals_to(group):
@@ -61,16 +64,16 @@ class _Group:
     def wait(self) -> int:
         """Until all have ended or one has failed; the exit status."""
         if not self._children and self._stop is not None:
-            return 128 + self._stop
+            return status_of_signal(self._stop)
         while time.monotonic() < self._deadline:
             codes = [child.poll() for child in self._children]
-            failed = next((code for code in codes if code not in (None, 0)), None)
+            failed = next((code for code in codes if code not in (None, 0, STOPPED)), None)
             if failed is not None:
-                return 128 - failed if failed < 0 else failed
+                return status_of_signal(-failed) if failed < 0 else failed
             if None not in codes:
-                return 0
+                return STOPPED if STOPPED in codes else 0
             time.sleep(POLL_SECONDS)
-        return 128 + signal.SIGKILL
+        return status_of_signal(signal.SIGKILL)
 
     def on_signal(self, number: int, _: FrameType | None) -> None:
         if number in STOPS and self._stop is None:

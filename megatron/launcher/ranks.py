@@ -12,9 +12,14 @@ from pathlib import Path
 
 from megatron.launcher.children import end_children, kill_children, send_signal, start_child
 from megatron.launcher.failure import ERROR_FILE_VARIABLE, Failure, first_cause, read_error_record
+from megatron.stopping import STOPPED
 
 FAILURE_PATIENCE = 5.0
 """Seconds that ranks may take to exit by themselves after another one failed; what they hold is of no use any more."""
+
+
+GOOD_CODES = (0, STOPPED)
+"""Exit codes of a rank that has nothing to complain of."""
 
 
 class Ranks:
@@ -50,15 +55,19 @@ class Ranks:
         return {rank: process.pid for rank, process in self._processes.items()}
 
     def all_succeeded(self) -> bool:
-        """Whether ranks were started and every one has exited with code 0."""
-        return bool(self._processes) and all(process.poll() == 0 for process in self._processes.values())
+        """Whether ranks were started and every one has come to its end, or has saved and stopped before it."""
+        return bool(self._processes) and all(process.poll() in GOOD_CODES for process in self._processes.values())
+
+    def any_stopped(self) -> bool:
+        """Whether a rank has saved and stopped before the end of the run."""
+        return any(process.poll() == STOPPED for process in self._processes.values())
 
     def any_failed(self) -> bool:
         """Whether a rank has exited otherwise. Ranks that were asked to stop and are past their time are killed first."""
         if time.monotonic() > self._deadline:
             self.overdue = True
             self.kill()
-        return any(process.poll() not in (None, 0) for process in self._processes.values())
+        return any(process.poll() not in (None, *GOOD_CODES) for process in self._processes.values())
 
     def stop(self, number: int) -> None:
         """Signal `number` asked us to stop: ask all ranks to save and exit, once; they have the grace period for it.
@@ -111,7 +120,7 @@ class Ranks:
             code = process.poll()
             record = read_error_record(self._error_file(rank))
             ours = rank in self._ended_by_us and code is not None and code < 0 and record is None
-            if code not in (None, 0) and not ours:
+            if code not in (None, *GOOD_CODES) and not ours:
                 failures.append(Failure(rank, int(code or 0), record))
         return first_cause(failures) if failures else None
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from megatron.environment import RankEnvironment, rank_defaults, read_rank_environment
+from megatron.environment import RankEnvironment, note_start, rank_defaults, read_rank_environment
 from megatron.errors import NeoXError
 from megatron.launcher.devices import count_devices
 from megatron.launcher.failure import ERROR_FILE_VARIABLE, EXIT_INTERRUPTED, write_error_record
@@ -21,17 +21,17 @@ READY_VARIABLE = "NEOX_RANK_DEFAULTS"
 """Set for ranks whose environment the agent has prepared already."""
 
 
-def run_worker(main: Callable[[], None]) -> None:
-    """Run `main` as one rank, however it was started (deepy.py, torchrun, srun, mpirun, or nothing), and exit with its status.
+def run_worker(main: Callable[[], int | None]) -> None:
+    """Run `main` as one rank, however it was started (deepy.py, torchrun, srun, mpirun, or nothing), and exit with the status it returns.
 
     Sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT and the logging of this rank first. An error is left in a file
     for the agent to print when there is an agent, and printed here otherwise. Call it before torch is imported, and nothing after
     it: it does not return.
     """
-    place = RankEnvironment()
+    place, status = RankEnvironment(), 0
     try:
         place = _enter()
-        main()
+        status = main() or 0
     except KeyboardInterrupt:
         _leave(EXIT_INTERRUPTED)
     except SystemExit as leaving:
@@ -41,7 +41,7 @@ def run_worker(main: Callable[[], None]) -> None:
         here = error.__traceback__  # this frame, which tells the user nothing
         _leave(_report(error.with_traceback(here.tb_next if here else None), place))
     atexit._run_exitfuncs()  # loader processes are ended there
-    _leave(0)
+    _leave(status)
 
 
 def _enter() -> RankEnvironment:
@@ -49,6 +49,7 @@ def _enter() -> RankEnvironment:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = read_rank_environment()
     place.export()
+    note_start()
     if READY_VARIABLE not in os.environ:
         accelerators = count_devices() > 0
         os.environ.update(rank_defaults(local_world_size=place.local_world_size, accelerators=accelerators))

@@ -6,6 +6,7 @@ run beside the communication; `Pending.wait` gives the result. Gloo (on CPU) and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -129,11 +130,16 @@ def all_reduce_sum(value: Tensor | float, group: Group) -> Tensor | float:
     """The sum of a tensor or a number over the group; a number is summed in float64 and returned as a float."""
     if isinstance(value, Tensor):
         return all_reduce(value, group)
+    return all_reduce_sums([value], group)[0]
+
+
+def all_reduce_sums(values: Sequence[float], group: Group) -> list[float]:
+    """The sums of several numbers over the group, each by itself and in float64, by one collective."""
     if group.size == 1:
-        return float(value)
-    total = torch.tensor(value, dtype=torch.float64, device=_message_device(group))
-    dist.all_reduce(total, group=group.handle)
-    return total.item()
+        return [float(value) for value in values]
+    totals = torch.tensor(values, dtype=torch.float64, device=_message_device(group))
+    dist.all_reduce(totals, group=group.handle)
+    return list(totals.tolist())
 
 
 def all_gather_objects(value: Any, group: Group) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -45,6 +46,11 @@ class ProcessGroups:
     replicas: Group = SINGLE
 
 
+SAVING_TIMEOUT = timedelta(hours=2)
+"""How long the ranks wait for one another while they write or upload their shares, which may be of different sizes. A rank that dies is
+noticed at once: its connections close."""
+
+
 def single_process_groups() -> ProcessGroups:
     """The groups of a world of one process."""
     return ProcessGroups(topology=Topology())
@@ -65,6 +71,15 @@ def build_process_groups(topology: Topology) -> ProcessGroups:
     dist.all_reduce(torch.zeros(1))
     world = Group(rank, topology.world_size, tuple(range(topology.world_size)), dist.group.WORLD)
     return ProcessGroups(topology=topology, rank=rank, world=world, **groups)
+
+
+def build_saving_group(world: Group) -> Group:
+    """A group of all ranks of `world` in host memory, for a thread that saves while the run trains (collective)."""
+    if world.size == 1:
+        return world
+    handle = dist.new_group(list(world.ranks), backend="gloo", timeout=SAVING_TIMEOUT)
+    dist.all_reduce(torch.zeros(1), group=handle)  # it is connected when this is done, and no rank has to wait then
+    return Group(world.rank, world.size, world.ranks, handle)
 
 
 def _build_axis(topology: Topology, axis: str, rank: int) -> Group:

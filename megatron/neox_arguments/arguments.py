@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from pydantic import PrivateAttr
+
 from megatron.errors import ConfigError
 from megatron.neox_arguments.derive import derive_lr_decay_steps
 from megatron.neox_arguments.keys.checkpoints import CheckpointArgs
@@ -24,6 +26,7 @@ from megatron.neox_arguments.keys.tokenizer import TokenizerArgs
 from megatron.neox_arguments.keys.training import TrainingArgs
 from megatron.neox_arguments.reading.load import apply_overrides, read_ymls, split_arguments
 from megatron.neox_arguments.reading.values import ConfigValues
+from megatron.neox_arguments.resolving.origins import Origins
 from megatron.neox_arguments.resolving.resolve import Resolution, resolve
 
 
@@ -44,6 +47,8 @@ class NeoXArgs(
 ):
     """The whole configuration, derived and checked. Make one with `from_values` or `from_dict`; it never changes afterwards."""
 
+    _origins: Origins = PrivateAttr(default=Origins())
+
     @classmethod
     def from_values(
         cls, values: ConfigValues, *, world_size: int | Callable[[NeoXArgs], int] | None = None, planning: bool = False
@@ -53,7 +58,8 @@ class NeoXArgs(
         `world_size` is the number of processes, or a function that finds it from the typed but not yet derived arguments (its
         NeoXError joins the other problems). Default: global_num_gpus, else 1. `planning`: see resolve.
         """
-        return cls.from_resolved(cls.resolution(values, world_size=world_size, planning=planning).values)
+        resolution = cls.resolution(values, world_size=world_size, planning=planning)
+        return cls.from_resolved(resolution.values, origins=resolution.origins)
 
     @classmethod
     def resolution(
@@ -68,9 +74,11 @@ class NeoXArgs(
         return cls.from_values(ConfigValues.from_dict(config), world_size=world_size, planning=planning)
 
     @classmethod
-    def from_resolved(cls, values: Mapping[str, Any]) -> Self:
-        """Arguments from values that were derived before: types are read, nothing is derived or checked again."""
-        return cls.model_validate({key: value for key, value in values.items() if value is not None})
+    def from_resolved(cls, values: Mapping[str, Any], *, origins: Mapping[str, str] | None = None) -> Self:
+        """Arguments from values that were derived before: types are read, nothing is derived or checked again. origins: see Origins."""
+        args = cls.model_validate({key: value for key, value in values.items() if value is not None})
+        args._origins = Origins(origins or {})
+        return args
 
     @classmethod
     def consume_neox_args(cls, argv: Sequence[str] | None = None) -> NeoXArgs:
@@ -94,9 +102,24 @@ class NeoXArgs(
         """Every key with its value."""
         return {key: getattr(self, key) for key in type(self).model_fields}
 
+    def origins(self) -> Mapping[str, str]:
+        """Where values that are not defaults come from, by key as far as it is known (see Origins)."""
+        return self._origins.places
+
     def with_train_iters(self, train_iters: int) -> Self:
         """A copy whose train_epochs have been counted in iterations."""
         return self.model_copy(update={"train_iters": train_iters})
+
+    def with_learning_rates(
+        self, *, lr: float, lr_decay_style: str, lr_decay_iters: int, min_lr: float, warmup: float
+    ) -> Self:
+        """A copy with these learning rates, whatever its own keys said of them."""
+        optimizer = {**self.optimizer, "params": {**self.optimizer.get("params", {}), "lr": lr}}
+        keys = {"lr": lr, "lr_decay_style": lr_decay_style, "min_lr": min_lr, "warmup": warmup, "optimizer": optimizer}
+        keys |= {"lr_decay_iters": lr_decay_iters, "lr_decay_fraction": None}
+        changed = self.model_copy(update=keys)
+        changed._origins = Origins({**self.origins(), **dict.fromkeys(keys, "the checkpoint that was loaded")})
+        return changed
 
     @property
     def data_parallel_size(self) -> int:

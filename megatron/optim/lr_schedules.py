@@ -11,20 +11,41 @@ As in GPT-NeoX, the first two steps (n = 0 and n = 1) have the same rate, and `m
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from megatron.components import LR_SCHEDULES
 from megatron.neox_arguments import NeoXArgs
 
 
+@dataclass(frozen=True)
+class LearningRates:
+    """All that learning rates depend on, under the names of the keys; `lr_decay_iters` is D, wherever it comes from."""
+
+    lr: float
+    lr_decay_style: str
+    lr_decay_iters: int
+    min_lr: float
+    warmup: float
+
+    @classmethod
+    def of(cls, args: NeoXArgs) -> LearningRates:
+        """Those of a configuration. Raises ConfigError while train_epochs are not counted in iterations."""
+        return cls(args.lr, args.lr_decay_style, args.lr_decay_steps, args.min_lr, args.warmup)
+
+    def after(self, iteration: int) -> float:
+        """The learning rate of the step that follows `iteration` completed iterations (0 for the first step of a run)."""
+        decay_steps, warmup_steps = self.lr_decay_iters, self.warmup * self.lr_decay_iters
+        if warmup_steps > 0 and iteration <= warmup_steps:
+            return self.lr * min(1.0, max(1, iteration) / warmup_steps)
+        span = decay_steps - warmup_steps
+        progress = min((iteration - warmup_steps) / span, 1.0) if span > 0 else 1.0
+        curve = LR_SCHEDULES.load(self.lr_decay_style)
+        return max(float(curve(progress, lr=self.lr, min_lr=self.min_lr)), self.min_lr)
+
+
 def learning_rate(args: NeoXArgs, iteration: int) -> float:
-    """The learning rate of the step that follows `iteration` completed iterations (0 for the first step of a run)."""
-    decay_steps, warmup_steps = args.lr_decay_steps, args.warmup_steps
-    if warmup_steps > 0 and iteration <= warmup_steps:
-        return args.lr * min(1.0, max(1, iteration) / warmup_steps)
-    span = decay_steps - warmup_steps
-    progress = min((iteration - warmup_steps) / span, 1.0) if span > 0 else 1.0
-    curve = LR_SCHEDULES.load(args.lr_decay_style)
-    return max(float(curve(progress, lr=args.lr, min_lr=args.min_lr)), args.min_lr)
+    """The learning rate of the step that follows `iteration` completed iterations."""
+    return LearningRates.of(args).after(iteration)
 
 
 def constant(progress: float, *, lr: float, min_lr: float) -> float:

@@ -50,6 +50,7 @@ def train(run: Run, state: TrainState) -> TrainState:
         state = state.advance(samples=work.samples, tokens=work.tokens, skipped=skipped)
         times = run.meter.read(micro_batches=work.shape.micro_batches)
         run.reporter.step(measure(step, state, work, run.speed, times))
+        run.checkpointer.poll(state)
         state, spike = guards.check(state, step.result)
         with guards.slow(state):
             if spike is not None:
@@ -58,6 +59,9 @@ def train(run: Run, state: TrainState) -> TrainState:
                     batches = guards.follow(data.batches, data.documents)
                     continue
             run.evaluator.maybe_run(state)
+            if state.iteration == run.args.train_iters:
+                # Before the last save: a run that is killed here is not complete yet, and will come here again.
+                run.evaluator.finish(state)
             run.checkpointer.maybe_save(state)
     guards.finish(state)
     return state

@@ -33,6 +33,7 @@ class Rollback:
         """The state to go on with instead of `state`, and its data; the same and None where no checkpoint is there yet (collective)."""
         values = {"loss_spike": "rollback", "spike_value": spike.value, "spike_score": spike.score}
         told = f"spike in iteration {state.iteration}: {spike}"
+        self.checkpointer.settle(state)
         last = self.checkpointer.last
         if last is None:
             self.reporter.event(state.iteration, values, f"{told}; there is no checkpoint to go back to yet")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.room import warn_of_little_room
 from megatron.checkpointing.save import check_can_save
 from megatron.checkpointing.settings import settings_warning
 from megatron.components import OBJECTIVES
@@ -27,9 +28,12 @@ from megatron.training.checkpointer import Checkpointer
 from megatron.training.data_ledger import load_ledger, refuse_changed_data
 from megatron.training.evaluate import Evaluator
 from megatron.training.exit_policy import ExitPolicy
+from megatron.training.forward_check import check_forward_pass, forward_pass, forward_pass_file
 from megatron.training.guards.guard import Guards
 from megatron.training.loop import Run
 from megatron.training.pipeline_meter import PipelineMeter
+from megatron.training.restart import going_on, minutes_of_job
+from megatron.training.resumed_rates import settle_learning_rates
 from megatron.training.rollback import Rollback
 from megatron.training.run_data import RunData, open_data
 from megatron.training.speed import build_speed
@@ -40,7 +44,7 @@ logger = get_logger(__name__)
 
 def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     """Build everything and load the checkpoint, if the configuration asks for one; `args.train_iters` is resolved."""
-    assert args.train_iters is not None, "resolve_epochs comes first"
+    args = going_on(args, world.groups.world)
     if args.save:
         check_can_save(args.save, group=world.groups.world)
     refuse_changed_data(args, world.groups.world)
@@ -49,7 +53,13 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     specs = build_layer_specs(args, vocab_size=tokenizer.vocab_size, padded_vocab_size=vocab_rows)
     objective = OBJECTIVES.load(args.train_impl)(group=world.groups.tensor, vocab_size=tokenizer.vocab_size)
     engine = build_engine(args, specs=specs, objective=objective, groups=world.groups, device=world.device)
-    state, began_from = load_state(args, engine)
+    if args.save:
+        warn_of_little_room(args.save, engine, save_optimizer=not args.no_save_optim)
+    state, began_from = load_state(args, engine, vocab_size=tokenizer.vocab_size)
+    if began_from is not None:
+        args = settle_learning_rates(args, began_from, world.groups.world, iteration=state.iteration)
+    assert args.train_iters is not None, "resolve_epochs comes first"
+    train_iters = args.train_iters
     read_so_far = None if began_from is None else load_ledger(began_from, world.groups.world)
 
     def open_from(state: TrainState, before: Ledger | None) -> RunData:
@@ -66,7 +76,17 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
         eval_interval=args.eval_interval,
         eval_iters=args.eval_iters,
     )
-    checkpointer = Checkpointer(args, engine, reporter, data.ledger, resumed_at=state.iteration, began_from=began_from)
+    guards = Guards(args, engine, reporter)
+    checkpointer = Checkpointer(
+        args,
+        engine,
+        reporter,
+        data.ledger,
+        resumed_at=state.iteration,
+        began_from=began_from,
+        alive=guards.alive,
+        further_files=lambda: forward_pass_file(args, engine, vocab_size=tokenizer.vocab_size),
+    )
     run = Run(
         args=args,
         engine=engine,
@@ -75,21 +95,26 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
         evaluator=evaluator,
         checkpointer=checkpointer,
         exit_policy=ExitPolicy(
-            train_iters=args.train_iters, exit_interval=args.exit_interval, world=world.groups.world
+            train_iters=train_iters,
+            world=world.groups.world,
+            exit_interval=args.exit_interval,
+            exit_minutes=args.exit_duration_minutes,
+            minutes=minutes_of_job,
+            save_failed=checkpointer.save_failed,
         ),
         speed=build_speed(args, vocab_size=vocab_rows, device=world.device),
         parameters=count_parameters(specs),
-        guards=Guards(args, engine, reporter),
+        guards=guards,
         meter=PipelineMeter(engine, interval=args.log_interval),
         roll_back=Rollback(engine, checkpointer, reporter, open_from),
     )
     return run, state
 
 
-def load_state(args: NeoXArgs, engine: Engine) -> tuple[TrainState, Path | None]:
+def load_state(args: NeoXArgs, engine: Engine, *, vocab_size: int) -> tuple[TrainState, Path | None]:
     """Load the configured checkpoint into the engine; with `finetune` its weights alone, counting from 0.
 
-    Gives the checkpoint, too, where the run goes on from it.
+    Gives the checkpoint, too, where the run goes on from it. vocab_size: of the tokenizer, for a forward pass where one is asked for.
     """
     if not args.load:
         return TrainState(), None
@@ -99,11 +124,14 @@ def load_state(args: NeoXArgs, engine: Engine) -> tuple[TrainState, Path | None]
         iteration=args.iteration,
         load_optimizer=not (args.no_load_optim or args.finetune),
         if_exists=args.load_if_exists,
+        verification=args.verify_checkpoint,
     )
     if loaded is not None and engine.groups.world.rank == 0:
         warning = settings_warning(loaded.path, args)
         if warning:
             logger.warning(warning)
+    if loaded is not None and args.checkpoint_validation_with_forward_pass:
+        check_forward_pass(loaded.path, forward_pass(args, engine, vocab_size=vocab_size), engine.groups.world)
     if loaded is None or args.finetune:
         return TrainState(), None
     return TrainState.from_dict(loaded.run_state), loaded.path

@@ -161,8 +161,10 @@ def _all_runs(rank: int, directory: Path) -> dict[str, Ended]:
         ),
     }
     for policy in ("warn", "skip", "rollback"):
-        ended[policy] = _run(directory / policy, _spike_once(), loss_spike={"policy": policy, **SPIKES})
-    # The same in two parts: the spike, the way back and a checkpoint; then what is left.
+        ended[policy] = _run(
+            directory / policy, _spike_once(), loss_spike={"policy": policy, **SPIKES}, async_save=policy == "rollback"
+        )
+    # The same in two parts, saved at once: the spike, the way back and a checkpoint; then what is left.
     spiking = {"loss_spike": {"policy": "rollback", **SPIKES}}
     _run(directory / "parts", _spike_until_stopped(at=17), **spiking)
     ended["parts"] = _run(directory / "parts", _nothing, **spiking)

@@ -8,19 +8,11 @@ import time
 from pathlib import Path
 
 from tests.end_to_end.runs import start_deepy, write_config
-from tests.end_to_end.test_resume import descendants, wait_for_iteration
+from tests.end_to_end.test_resume import descendants, process_of_rank, wait_for_iteration
 
 TIMEOUT = 5.0
 PATIENCE = 90.0
 """Seconds beyond it in which ranks hear each other (2), those that do not answer are ended (5), and a busy machine gets round to it."""
-
-
-def process_of_rank(ancestor: int, rank: int) -> int:
-    """The process that runs a rank of the run that `ancestor` started."""
-    wanted = f"RANK={rank}".encode()
-    return next(
-        pid for pid in descendants(ancestor) if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    )
 
 
 def test_a_stopped_rank_is_named_and_the_run_ends(tmp_path: Path, small_data: Path) -> None:

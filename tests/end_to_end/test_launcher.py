@@ -40,14 +40,14 @@ def write(name, text=""):
 def save(number, frame):
     time.sleep(1)
     write("saved", str(number))
-    sys.exit(0)
+    sys.exit(75)
 
 def main():
     signal.signal(signal.SIGTERM, save)
     signal.signal(signal.SIGINT, save)
     write("started", json.dumps({"environment": dict(os.environ), "arguments": sys.argv[1:], "pid": os.getpid()}))
     mode = os.environ["TEST_MODE"]
-    if mode == "succeed":
+    if mode == "succeed" or os.environ["TORCHELASTIC_RESTART_COUNT"] == "2":
         return
     while not all(os.path.exists(f"{folder}/started.{each}") for each in range(2)):
         time.sleep(0.01)
@@ -57,7 +57,8 @@ def main():
         time.sleep(60)
     if rank == "1" and mode == "raise":
         raise ValueError("something odd")
-    if rank == "1" and mode == "kill":
+    if rank == "1" and mode in ("kill", "recover"):
+        open(f"{folder}/ports", "a").write(os.environ["MASTER_PORT"] + "\\n")
         os.kill(os.getpid(), signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(60)
@@ -127,6 +128,7 @@ def runs(tmp_path_factory) -> Iterator[dict[str, Run]]:
         taken.listen()
         port = f"master_port={taken.getsockname()[1]}"
         started = {mode: start(folder / mode, mode, port) for mode in ("succeed", "refuse", "raise", "kill")}
+        started["recover"] = start(folder / "recover", "recover", port, "max_restarts=2", "save=checkpoints")
         yield started
     for run in started.values():
         run.process.kill()
@@ -191,6 +193,19 @@ def test_a_killed_rank_ends_all_within_seconds_and_is_named(runs):
     assert len(err.splitlines()) == 1
 
 
+def test_crashed_ranks_are_started_again_around_a_new_store(runs):
+    code, _, err = runs["recover"].finish()
+    assert code == 0
+    first, second = err.splitlines()
+    assert first.startswith("error: rank 1 was killed by signal 9 (SIGKILL)")
+    assert first.endswith("; restart 1 of 2")
+    assert second.endswith("; restart 2 of 2")
+    ports = (runs["recover"].folder / "ports").read_text().split()
+    assert len(set(ports)) == 2, "one for each attempt that crashed"
+    environment = runs["recover"].wait_for("started")[0]["environment"]
+    assert (environment["TORCHELASTIC_RESTART_COUNT"], environment["TORCHELASTIC_MAX_RESTARTS"]) == ("2", "2")
+
+
 def test_no_process_is_left_behind(runs):
     for run in runs.values():
         run.finish()
@@ -198,11 +213,11 @@ def test_no_process_is_left_behind(runs):
         assert not any(is_running(pid) for pid in run.pids())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_lets_every_rank_save_and_exit(waiting, number):
     waiting.process.send_signal(number)
     code, _, err = waiting.finish()
-    assert (code, err) == (0, "")
+    assert (code, err) == (75, "stopped (exit status 75): what was done is saved; the same command goes on\n")
     assert waiting.wait_for("saved") == [signal.SIGTERM, signal.SIGTERM]
 
 

@@ -31,7 +31,7 @@ def test_a_stopped_run_goes_on_as_the_same_run_of_every_rank(tmp_path: Path, sma
     wait_for_iteration(tmp_path / "run", 3, process)
     process.terminate()
     printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, printed
+    assert process.returncode == 75, printed
     stopped_after = len(TrainedRun(tmp_path / "run", 0, printed).losses)
     resumed = run_deepy(tmp_path / "run", "train.py", config, environment=offline(tmp_path))
     assert resumed.exit_code == 0, resumed.printed

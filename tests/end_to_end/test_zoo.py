@@ -61,7 +61,7 @@ def place(values: ConfigValues, data: Path) -> ConfigValues:
 
 def train_rank(rank: int, args: NeoXArgs) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # several ranks are tested on the CPU, also where there is one GPU
-    return pretrain(args).iteration
+    return pretrain(args).state.iteration
 
 
 @pytest.fixture(scope="module")

@@ -126,10 +126,12 @@ def test_an_interrupt_while_starting_shows_no_traceback(seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "lines", "place"),
+    ("package", "file", "lines", "place"),
     [
-        ("tensorboard", "tensorboard_dir: logs\n", '"tensorboard_dir" is "logs" (a.yml:1:18)'),
+        ("tensorboard", "tensorboard", "tensorboard_dir: logs\n", '"tensorboard_dir" is "logs" (a.yml:1:18)'),
+        ("s3fs", "s3", "save: s3://bucket/run\n", '"save" is "s3://bucket/run" (a.yml:1:7)'),
         (
+            "tiktoken",
             "tiktoken",
             "tokenizer_type: TiktokenTokenizer\nvocab_file: cl100k_base\n",
             '"tokenizer_type" is "TiktokenTokenizer" (a.yml:1:17)',
@@ -138,6 +140,7 @@ def test_an_interrupt_while_starting_shows_no_traceback(seconds: float) -> None:
 )
 def test_a_package_that_is_not_installed_is_told_before_anything_starts(
     package: str,
+    file: str,
     lines: str,
     place: str,
     tmp_path: Path,
@@ -150,9 +153,9 @@ def test_a_package_that_is_not_installed_is_told_before_anything_starts(
     (tmp_path / "a.yml").write_text(lines)
     assert deepy.main(["train.py", str(ERRORS / "base.yml"), "a.yml", "--dry-run"]) == 1
     sentence, *_ = capsys.readouterr().err.splitlines()
-    fix = f"add it with pip install -r requirements/requirements-{package}.txt"
+    fix = f"add it with pip install -r requirements/requirements-{file}.txt"
     assert sentence == f'error: {place}: this needs the package "{package}", which is not installed; {fix}'
-    assert (REPOSITORY / "requirements" / f"requirements-{package}.txt").is_file()
+    assert (REPOSITORY / "requirements" / f"requirements-{file}.txt").is_file()
 
 
 def test_a_machine_without_torch_is_told_how_to_get_it(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
 from megatron.environment import (
+    STARTED_VARIABLE,
     RankEnvironment,
     available_cores,
     first_slurm_node,
+    job_start,
+    note_start,
     rank_defaults,
     read_rank_environment,
+    restart_count,
 )
 from megatron.errors import LaunchError
 
@@ -160,3 +165,20 @@ def test_extensions_are_kept_apart_from_other_installations(monkeypatch):
     ]
     assert folder.startswith("/cache/")
     assert folder != other
+
+
+def test_processes_know_when_their_job_began_unless_a_new_one_begins():
+    variables: dict[str, str] = {}
+    note_start(variables)
+    began = job_start(variables)
+    assert abs(began - time.time()) < 60
+    variables[STARTED_VARIABLE] = "1000.5"
+    note_start(variables)
+    assert job_start(variables) == 1000.5
+    note_start(variables, anew=True)
+    assert job_start(variables) >= began
+
+
+def test_restarts_are_counted_by_whoever_starts_the_ranks():
+    assert restart_count({}) == 0
+    assert restart_count({"TORCHELASTIC_RESTART_COUNT": "2"}) == 2

@@ -171,7 +171,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     when_command = commands.add_parser("when", help="the steps that read a document, or will")
     when_command.set_defaults(run=when)
     for command in (who_command, when_command):
-        command.add_argument("checkpoint", type=Path, help="a checkpoint, or a directory of checkpoints: its latest")
+        command.add_argument("checkpoint", help="a checkpoint, or a directory of checkpoints: its latest")
         command.add_argument("--data", type=move, action="append", default=[], metavar="OLD=NEW",
                              help="where a file or a directory is now; may be repeated")  # fmt: skip
         command.add_argument("--json", action="store_true", help="print JSON")

@@ -137,7 +137,7 @@ def read_ledger(checkpoint: Path) -> Ledger | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     except ValidationError as error:
         raise DataError(f"{path} is not a ledger that this version can read ({error.errors()[0]['msg']}).") from None
 

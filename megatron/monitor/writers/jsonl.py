@@ -13,6 +13,8 @@ from pathlib import Path
 from megatron.monitor.writers.base import FIRST, Process, errors_name_the_key
 from megatron.neox_arguments.keys.monitoring import MonitoringArgs
 
+BLOCK_BYTES = 1 << 16
+
 
 class JsonlWriter:
     """Appends records to `<log_dir>/metrics.jsonl`, flushed line by line so that a killed run keeps every finished step.
@@ -24,7 +26,7 @@ class JsonlWriter:
         self.path = Path(args.log_dir or "logs") / "metrics.jsonl"
         with errors_name_the_key("log_dir", args.log_dir):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _end_last_line(self.path)
+            _drop_half_line(self.path)
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, iteration: int, record: Mapping[str, object]) -> None:
@@ -40,11 +42,17 @@ def _finite(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _end_last_line(path: Path) -> None:
-    """A run killed while writing leaves half a line: end it, so that it cannot swallow the next record."""
-    if not path.exists() or path.stat().st_size == 0:
+def _drop_half_line(path: Path) -> None:
+    """A run killed while writing may leave half a line, which no reader of JSON could make sense of: cut it off."""
+    if not path.exists():
         return
     with path.open("rb+") as file:
-        file.seek(-1, 2)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
+        end = file.seek(0, 2)
+        while end > 0:
+            begin = max(0, end - BLOCK_BYTES)
+            file.seek(begin)
+            last = file.read(end - begin).rfind(b"\n")
+            end = begin + last + 1
+            if last >= 0:
+                break
+        file.truncate(end)

@@ -13,10 +13,11 @@ class CheckpointArgs(Group):
     """Where checkpoints lie, when they are written and what is read back."""
 
     save: str | None = None
-    """Directory checkpoints are written to, one folder `global_step{N}` each. Default: nothing is saved."""
+    """Directory checkpoints are written to, one folder `global_step{N}` each; or a URL of a store (`s3://bucket/run`, `gs://bucket/run`,
+    any that fsspec knows), into which every process uploads its part by way of its node's TMPDIR. Default: nothing is saved."""
 
     load: str | None = None
-    """Directory of checkpoints to continue from. A missing checkpoint is an error unless load_if_exists allows it; existing GPT-NeoX
+    """Directory, or URL, of checkpoints to continue from. A missing checkpoint is an error unless load_if_exists allows it; existing GPT-NeoX
     then starts from random weights. Default: a new run."""
 
     load_if_exists: bool = False
@@ -25,6 +26,11 @@ class CheckpointArgs(Group):
 
     iteration: Integer | None = Field(None, ge=0)
     """Iteration of the checkpoint to load. Default: the latest checkpoint."""
+
+    verify_checkpoint: Literal["fast", "full"] = "fast"
+    """How closely a checkpoint is looked at before it is loaded: `fast` compares the sizes of all files and the SHA-256 of the small ones,
+    `full` the SHA-256 of every file, shared out among the processes of the run. Checkpoints are deleted (keep_last_n_checkpoints) only
+    after one of those that stay has been looked at in the same way."""
 
     checkpoint_scale: Literal["linear", "log"] = "linear"
     """Save at multiples of checkpoint_factor (linear) or at 1, f, f^2, ... (log)."""
@@ -36,7 +42,14 @@ class CheckpointArgs(Group):
     """Further iterations to save at; 0 is the untrained model. Default: none."""
 
     keep_last_n_checkpoints: Integer | None = Field(None, ge=1)
-    """Keep this many checkpoints and delete older ones. Default: all are kept."""
+    """Keep this many complete checkpoints and delete older ones, after each save. Damaged ones neither count nor go, and nothing is
+    deleted unless one that stays is known to be good. Default: all are kept."""
+
+    async_save: bool = False
+    """Go on training while a checkpoint is written: training stands still only for a copy of the state in host memory, at the speed of
+    memory. Costs that memory for the whole run: 12 bytes a parameter of a run with Adam (4 with no_save_optim), divided among its
+    processes. At most one checkpoint is on its way: the next waits for it, and so does the end of the run. When it cannot be written, the
+    run stops with the reason at its next step."""
 
     no_save_optim: bool = False
     """Leave optimizer states out of checkpoints: a third of the size, but training cannot continue exactly."""
@@ -45,13 +58,16 @@ class CheckpointArgs(Group):
     """Leave random-number states out. Accepted: they are functions of seed and iteration, so there are none to save."""
 
     no_load_optim: bool = False
-    """Load weights only and start with fresh optimizer states."""
+    """Load weights only and go on with a fresh optimizer: moments of zero, its count of steps (for Adam's bias correction) at 0, the
+    loss scale as at the start. The iteration, and with it learning rate and data, goes on."""
 
     no_load_rng: bool = False
-    """Do not restore random-number states. Accepted: there are none."""
+    """Do not restore random-number states. Accepted: there are none. Dropout and the order of the data are functions of the seed, the
+    iteration and the sample; give another `seed` for other ones."""
 
     finetune: bool = False
-    """Load weights only and start at iteration 0 with fresh optimizer states and data order."""
+    """Load weights only and start a new run with them: iteration 0, fresh optimizer states, the learning rate and the data from their
+    beginning."""
 
     allow_data_change: bool = False
     """Go on from a checkpoint although the training data, or its order, is no longer what the run was reading: other files, documents,
@@ -59,10 +75,13 @@ class CheckpointArgs(Group):
     with what has changed. Of a large file 64 places are compared: a few bytes changed elsewhere in it do not show."""
 
     checkpoint_validation_with_forward_pass: bool = False
-    """After saving, load the checkpoint again and compare a forward pass."""
+    """Keep the losses of a forward pass over made-up text in each checkpoint (`forward_pass.json`), and compare them after loading one: a
+    weight that was not loaded, or a setting that changes what the weights compute, ends the run. Works in every layout. Costs four
+    evaluation batches a save."""
 
     s3_path: str | None = None
-    """`s3://bucket/prefix` that checkpoints are uploaded to."""
+    """URL that every checkpoint is uploaded to, in the background, once it is complete in the directory `save`: `s3://bucket/run`, or of any
+    other store that fsspec knows. Nothing is deleted there; what is not there yet is not deleted in `save`. Default: no uploads."""
 
     s3_chunk_size: Integer = Field(104857600, ge=1)
-    """Bytes in each part of an upload."""
+    """Bytes in each part of an upload, two of which a process has in memory at a time. S3 takes no less than 5 MiB."""

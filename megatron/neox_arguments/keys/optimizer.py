@@ -77,11 +77,12 @@ class OptimizerArgs(Group):
     large models stable."""
 
     override_lr_scheduler: bool = False
-    """On resuming, take the schedule of the config, not of the checkpoint. Accepted: the rate is a function of the iteration and of this
-    config, so it is always so."""
+    """Go on with the learning rates of this config where the checkpoint's run would go on with others. Without this key or the next one
+    such a run ends before its first step, with both values."""
 
     use_checkpoint_lr_scheduler: bool = False
-    """On resuming, take the schedule of the checkpoint."""
+    """Go on with the learning rates of the checkpoint's run (lr, lr_decay_style, its length, min_lr and warmup), whatever this config says
+    of them."""
 
     @property
     def optimizer_params(self) -> dict[str, Any]:

@@ -61,6 +61,12 @@ class RunnerArgs(Group):
     deepspeed_slurm: bool = False
     """Older spelling of `launcher: slurm`."""
 
+    max_restarts: Integer = Field(0, ge=0)
+    """How often in a job the processes are started again after a crash: one of them was killed, ended with a traceback, or hung
+    (step_timeout). They go on from the last checkpoint that the job has saved, whatever load, finetune, iteration and no_load_optim say; before
+    the first, they begin as configured. Mistakes that would come again (in the config, data or checkpoints, a diverged loss, no memory) are
+    not tried again. On one machine only; needs `save`."""
+
     distributed_backend: Literal["nccl", "gloo", "mpi", "ucc"] = "nccl"
     """Library of collective operations. On a machine without a GPU the worker uses gloo whatever is written here, so that one config
     runs on both."""

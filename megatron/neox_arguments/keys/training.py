@@ -129,7 +129,13 @@ class TrainingArgs(Group):
     """Also report perplexity per character in evaluations, which makes tokenizers comparable."""
 
     exit_interval: Integer | None = Field(None, ge=1)
-    """Save and stop at each multiple of this iteration number, for queues with a time limit. Default: never."""
+    """Save and stop at each multiple of this iteration number, with exit status 0. For queues with a time limit, exit_duration_minutes knows
+    the time. Default: never."""
+
+    exit_duration_minutes: Number | None = Field(None, gt=0)
+    """Save and stop, with exit status 75, before the first step that begins this many minutes after the start of the job (Megatron's
+    exit_duration_in_mins). Loading and restarts count, the save itself comes on top: stay below the limit of the queue by a step and a
+    save. The next job has its own minutes. Default: never."""
 
     do_train: bool | None = None
     """Whether there is something to train. Set while running."""

@@ -41,6 +41,7 @@ OTHER_NAMES: dict[str, str] = {
     **dict.fromkeys(("save_total_limit", "keep_last"), "keep_last_n_checkpoints"),
     **dict.fromkeys(("output_dir", "save_dir", "out_dir"), "save"),
     **dict.fromkeys(("resume_from_checkpoint", "load_dir"), "load"),
+    "exit_duration_in_mins": "exit_duration_minutes",
     **dict.fromkeys(("eval_steps", "val_interval"), "eval_interval"),
     **dict.fromkeys(("logging_steps", "log_every"), "log_interval"),
     **dict.fromkeys(("nproc_per_node", "num_devices", "gpus"), "num_gpus"),

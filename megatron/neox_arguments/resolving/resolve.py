@@ -16,6 +16,7 @@ from megatron.neox_arguments.reading.legacy import Translation, modernise, trans
 from megatron.neox_arguments.reading.values import ConfigValues
 from megatron.neox_arguments.resolving.checks.curriculum import slow_lengths
 from megatron.neox_arguments.resolving.draft import Draft
+from megatron.neox_arguments.resolving.origins import origins_of
 from megatron.neox_arguments.resolving.read import read_draft
 from megatron.neox_arguments.resolving.steps import STEPS, STEPS_BEFORE_WORLD
 from megatron.neox_arguments.resolving.unsupported import WITHOUT_EFFECT, NotBuilt, is_off, not_built
@@ -27,14 +28,15 @@ REQUIRED = ("num_layers", "hidden_size", "num_attention_heads", "seq_length")
 
 @dataclass(frozen=True)
 class Resolution:
-    """Finished values by key, the rule behind each derived one, remarks for the user, translations of older keys, and (only while
-    planning) features that are asked for but missing."""
+    """Finished values by key, the rule behind each derived one, remarks for the user, translations of older keys, (only while
+    planning) features that are asked for but missing, and where values come from (see Origins)."""
 
     values: dict[str, Any]
     rules: dict[str, str]
     notes: tuple[str, ...]
     translations: tuple[Translation, ...]
     not_built: tuple[NotBuilt, ...]
+    origins: dict[str, str]
 
 
 def resolve(
@@ -52,7 +54,8 @@ def resolve(
     draft, translations, missing = derive_all(arguments, source, world_size=world_size, planning=planning)
     if draft.problems:
         raise ConfigError(draft.problems)
-    return Resolution(draft.values, draft.rules, tuple(_notes(draft, translations)), translations, missing)
+    notes = tuple(_notes(draft, translations))
+    return Resolution(draft.values, draft.rules, notes, translations, missing, origins_of(draft))
 
 
 def derive_all(

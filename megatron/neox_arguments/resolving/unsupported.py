@@ -28,7 +28,6 @@ _TRANSFORMER_ENGINE = "Transformer Engine"
 _MUP = "maximal update parametrisation"
 _EXPERTS = "mixture of experts"
 _NOISE = "the gradient noise scale"
-_S3 = "uploading checkpoints"
 _MEMORY = "memory profiling"
 
 NOT_BUILT: dict[str, str] = {
@@ -79,12 +78,6 @@ NOT_BUILT: dict[str, str] = {
     "zero_optimization.cpu_offload_param": "keeping weights in host memory (offload_optimizer keeps optimizer states there)",
     "use_bnb_optimizer": "an 8-bit optimizer",
     "lazy_mpu_init": "delayed process groups",
-    # optimizer
-    "use_checkpoint_lr_scheduler": "taking the learning-rate schedule from a checkpoint (the config decides)",
-    # checkpoints
-    "checkpoint_validation_with_forward_pass": "validating checkpoints with a forward pass",
-    "s3_path": _S3,
-    "s3_chunk_size": _S3,
     # monitoring
     "log_param_norm": "logging parameter norms",
     "log_grad_pct_zeros": "logging zeros in gradients",
@@ -133,7 +126,6 @@ WITHOUT_EFFECT: dict[str, str] = {
     "no_load_rng": "random numbers are a function of seed and iteration, there is no state to load",
     "padded_vocab_size": "a run counts the rows itself, by the tokenizer and make_vocab_size_divisible_by",
     "curriculum_seqlen": "the sequence length of a step follows from curriculum_learning and the iteration",
-    "override_lr_scheduler": "the config always decides the schedule",
 }
 
 

@@ -9,7 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from megatron.neox_arguments.resolving.checks.batch_ramp import check_batch_ramp
-from megatron.neox_arguments.resolving.checks.checkpoints import check_checkpoint_exists, check_checkpoint_factor
+from megatron.neox_arguments.resolving.checks.checkpoints import (
+    check_async_save,
+    check_checkpoint_exists,
+    check_checkpoint_factor,
+    check_one_lr_schedule,
+)
 from megatron.neox_arguments.resolving.checks.curriculum import (
     check_curriculum,
     check_curriculum_divides,
@@ -66,6 +71,12 @@ from megatron.neox_arguments.resolving.checks.run import (
     check_run_length,
 )
 from megatron.neox_arguments.resolving.checks.sections import check_extra_deepspeed_keys
+from megatron.neox_arguments.resolving.checks.stopping import check_restarts, check_time_limit
+from megatron.neox_arguments.resolving.checks.stores import (
+    check_buckets,
+    check_part_size,
+    check_upload,
+)
 from megatron.neox_arguments.resolving.checks.tokenizer import check_end_of_document, check_tokenizer_files
 from megatron.neox_arguments.resolving.checks.validation_sets import check_validation_sets
 from megatron.neox_arguments.resolving.unsupported import (
@@ -121,7 +132,14 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_split,
     check_end_of_document,
     check_checkpoint_factor,
+    check_async_save,
+    check_upload,
+    check_buckets,
+    check_part_size,
+    check_one_lr_schedule,
     check_loss_spike,
+    check_time_limit,
+    check_restarts,
     check_extra_deepspeed_keys,
     check_wandb_host,
 )

@@ -25,13 +25,14 @@ which an eps near zero would turn into steps of full length."""
 HANG_SECONDS = 30.0
 
 _ELSEWHERE = (
-    *("load", "load_if_exists", "iteration", "finetune", "no_load_optim", "allow_data_change"),
-    *("no_save_optim", "keep_last_n_checkpoints", "extra_save_iters", "checkpoint_scale"),
+    *("load", "load_if_exists", "iteration", "finetune", "no_load_optim", "allow_data_change", "verify_checkpoint"),
+    *("override_lr_scheduler", "use_checkpoint_lr_scheduler", "checkpoint_validation_with_forward_pass"),
+    *("no_save_optim", "async_save", "keep_last_n_checkpoints", "extra_save_iters", "checkpoint_scale"),
     *("tensorboard_dir", "use_wandb", "use_comet", "tensorboard", "csv_monitor", "wandb"),
     *("flops_profiler", "comms_logger", "wall_clock_breakdown", "dump_state"),
     *("hostfile", "include", "exclude", "num_nodes", "master_addr", "master_port", "launcher"),
     *("vocab_file", "merge_file", "eod_token", "padded_vocab_size"),
-    *("exit_interval", "loss_spike", "checkpoint_factor", "step_timeout"),
+    *("exit_interval", "exit_duration_minutes", "max_restarts", "loss_spike", "checkpoint_factor", "step_timeout"),
     *("fp16", "bf16", "loss_scale", "dynamic_loss_scale", "loss_scale_window", "hysteresis", "min_scale"),
     *("fp32_allreduce", "communication_data_type", "data_types"),
 )

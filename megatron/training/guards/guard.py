@@ -51,6 +51,10 @@ class Guards:
         yield
         self._watchdog.note(state.iteration, 3, f"between iterations {state.iteration} and {state.iteration + 1}")
 
+    def alive(self) -> None:
+        """The run stands still for something that has a limit of its own, such as a save that has to be waited for."""
+        self._watchdog.alive()
+
     def follow(self, batches: Batches, documents: DocumentsOf) -> Batches:
         """The batches, noticing that they arrive; `documents` says what they are made of."""
         self._documents = documents

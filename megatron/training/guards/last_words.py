@@ -8,7 +8,7 @@ import os
 import sys
 from typing import IO, Any
 
-from megatron.errors import NeoXError
+from megatron.errors import PassingError
 from megatron.launcher.failure import ERROR_FILE_VARIABLE, write_error_record
 
 
@@ -33,7 +33,7 @@ def exit_with(reason: str) -> None:
     """Leave the reason for the launcher to print, or print it, and end this process from whatever thread."""
     path = os.environ.get(ERROR_FILE_VARIABLE)
     if path:
-        write_error_record(path, NeoXError(reason))
+        write_error_record(path, PassingError(reason))
     else:
         sys.stderr.write(f"error: {reason}\n")
         sys.stderr.flush()

@@ -65,6 +65,10 @@ class Watchdog:
         if stage == 0:
             self._began = time.monotonic()
 
+    def alive(self) -> None:
+        """What the main thread does began just now, as far as its time is concerned."""
+        self._notes += 1
+
     def finish_step(self) -> None:
         """The step begun with the last note of stage 0 is done. The first is often slow, and counts as long as there is no other."""
         seconds = time.monotonic() - self._began

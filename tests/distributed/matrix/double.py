@@ -47,7 +47,12 @@ def fp64_engines() -> Iterator[None]:
             module.torch = _Torch()  # type: ignore[attr-defined]
         fp32._value_ = torch.float64
         torch.set_default_dtype(torch.float64)  # of `torch.Tensor([0.0])`, into which pipeline stages receive the loss
-        with patch.dict(DTYPES, fp32=torch.float64), patch.object(Tensor, "float", _float):
+        accelerator = type(deepspeed.accelerator.get_accelerator())
+        with (
+            patch.dict(DTYPES, fp32=torch.float64),
+            patch.object(Tensor, "float", _float),
+            patch.object(accelerator, "FloatTensor", torch.DoubleTensor),  # of the norm of offloaded ZeRO-3 gradients
+        ):
             yield
     finally:
         torch.set_default_dtype(default)

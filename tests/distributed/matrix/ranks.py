@@ -80,7 +80,7 @@ def _run(cell: Cell, expected: Reference) -> Part:
     args = cell.arguments()
     groups = _groups(cell.grid, cell)
     part = Part()
-    with _temporary_groups():
+    with temporary_groups():
         objective = NextTokenObjective(group=groups.tensor, vocab_size=VOCABULARY)
         engine = build_engine(args, specs=model_specs(args), objective=objective, groups=groups, device="cpu")
         for step in range(STEPS):
@@ -148,7 +148,7 @@ def _groups(grid: Grid, cell: Cell) -> ProcessGroups:
 
 
 @contextmanager
-def _temporary_groups() -> Iterator[None]:
+def temporary_groups() -> Iterator[None]:
     """End the process groups that are made inside: those of an engine for itself."""
     table = dist.distributed_c10d._world.pg_map
     before = set(table)

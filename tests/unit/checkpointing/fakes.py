@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -144,6 +145,7 @@ def killed(action: Callable[[], object]) -> bool:
             action()
             os._exit(0)
         except BaseException:
+            traceback.print_exc()
             os._exit(1)
     status = os.waitpid(process, 0)[1]
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the forked process raised an exception"

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from megatron.checkpointing import save
-from megatron.checkpointing.files import temporary_path
+from megatron.checkpointing.files import host_name, temporary_path
 from megatron.checkpointing.load import load_checkpoint
 from megatron.checkpointing.save import check_can_save, save_checkpoint
+from megatron.checkpointing.temporaries import clean_directory
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE
 from tests.unit.checkpointing.fakes import fake_engine, full_values
@@ -60,7 +62,7 @@ def test_a_disk_that_is_full_at_the_very_end_is_a_sentence_and_leaves_nothing(
 
 def test_whether_checkpoints_can_be_saved_is_known_beforehand(tmp_path: Path) -> None:
     check_can_save(tmp_path / "new" / "save", group=SINGLE)
-    assert names(tmp_path / "new" / "save") == []
+    assert names(tmp_path / "new" / "save") == [".lock"]
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r'trying to write to .*file \(the key "save"\) failed: .*File exists'):
         check_can_save(tmp_path / "file", group=SINGLE)
@@ -83,6 +85,17 @@ def test_a_run_state_that_is_no_json_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="run state cannot be written as JSON"):
         save_checkpoint(tmp_path, fake_engine(), iteration=2, run_state={"path": tmp_path})
     assert names(tmp_path) == []
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_does_not_keep_its_temporaries(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        old, new = (tmp_path / f".tmp-global_step9@{host_name()}@{other.pid}@{token}" for token in ("00", "01"))
+        for path in (old, new):
+            path.mkdir()
+        os.utime(old, (time.time() - 60,) * 2)  # before that process was started
+        clean_directory(tmp_path)
+        other.kill()
+    assert list(tmp_path.iterdir()) == [new]
 
 
 def test_temporaries_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.manifest import file_facts, read_manifest, write_manifest
 from megatron.checkpointing.save import save_checkpoint
 from megatron.errors import CheckpointError
 from tests.unit.checkpointing.fakes import SHAPES, fake_engine, full_values
@@ -64,6 +65,28 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_is_loaded(
     assert caplog.messages[0].endswith(f"; loaded {two_saved / 'global_step10'} instead")
     with pytest.raises(CheckpointError, match=sentence):
         load_checkpoint(two_saved, engine, iteration=20)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("state.json", content) for content in (b"", b"\x80\x81", b"null", b'{"format": 1}', b'{"format": "one"}')),
+        *((".metadata", content) for content in (b"", b"garbage", b"\x80\x04N.")),
+    ],
+)
+def test_garbage_that_the_manifest_vouches_for_is_found_all_the_same(
+    two_saved: Path, caplog: pytest.LogCaptureFixture, name: str, content: bytes
+) -> None:
+    checkpoint = two_saved / "global_step20"
+    (checkpoint / name).write_bytes(content)
+    files = {**dict(read_manifest(checkpoint)), name: file_facts(content)}
+    write_manifest(checkpoint, files)
+    loaded = load_checkpoint(two_saved, fake_engine(), verification="full")
+    assert loaded is not None
+    assert loaded.iteration == 10
+    assert f"{checkpoint / name} cannot be read" in caplog.text
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read"):
+        load_checkpoint(two_saved, fake_engine(), iteration=20)
 
 
 def test_when_all_are_damaged_the_error_names_every_reason(two_saved: Path) -> None:
@@ -159,6 +182,25 @@ def test_a_fresh_start_is_allowed_only_where_nothing_was_ever_saved(two_saved: P
         load_checkpoint(two_saved, fake_engine(), if_exists=True)
 
 
+def test_a_wrong_directory_is_named_for_what_it_is_and_allows_no_fresh_start_by_accident(
+    two_saved: Path, tmp_path: Path
+) -> None:
+    parent = tmp_path / "runs"
+    shutil.copytree(two_saved / "global_step10", parent / "mine" / "global_step10")
+    with pytest.raises(CheckpointError, match=r"there are checkpoints further down; give .*runs/mine"):
+        load_checkpoint(parent, fake_engine())
+    model = tmp_path / "llama"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("")
+    for if_exists in (False, True):
+        with pytest.raises(CheckpointError, match=r"model of Hugging Face transformers .* without being converted$"):
+            load_checkpoint(model, fake_engine(), if_exists=if_exists)
+    (two_saved / "global_step20" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"global_step20 is not a complete checkpoint: it has no manifest.json"):
+        load_checkpoint(two_saved / "global_step20", fake_engine())
+
+
 def test_a_checkpoint_of_gpt_neox_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "global_step5").mkdir()
     (tmp_path / "global_step5" / "mp_rank_00_model_states.pt").write_text("")
@@ -198,3 +240,9 @@ def test_a_checkpoint_of_a_newer_format_says_so(two_saved: Path, monkeypatch: py
     monkeypatch.setattr("megatron.checkpointing.state_file.FORMAT", 0)
     with pytest.raises(CheckpointError, match="has format 1, and this version reads formats up to 0"):
         load_checkpoint(two_saved, fake_engine())
+
+
+def test_a_file_allows_no_fresh_start(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_text("")
+    with pytest.raises(CheckpointError, match=r"it is a file, not a directory$"):
+        load_checkpoint(tmp_path / "weights.bin", fake_engine(), if_exists=True)

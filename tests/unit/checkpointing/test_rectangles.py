@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from megatron.checkpointing.rectangles import Offer, Rectangle, divide, overlap, subtract
+from megatron.checkpointing.rectangles import Offer, Rectangle, divide, overlap, subtract, tiles
 from tests.unit.checkpointing.fakes import random_cut
 
 
@@ -64,6 +64,17 @@ def test_equal_copies_are_spread_over_the_ranks_that_hold_them() -> None:
     for _ in range(4):
         divide([Offer(rank, Rectangle((0,), (10,))) for rank in range(4)], load)
     assert load == {0: 10, 1: 10, 2: 10, 3: 10}
+
+
+def test_tiles_cover_a_rectangle_once_and_are_as_small_as_asked() -> None:
+    dice = random.Random(4)
+    for _ in range(200):
+        shape = tuple(dice.randint(1, 8) for _ in range(dice.randint(0, 4)))
+        rectangle, limit = random_rectangle(shape, dice), dice.randint(1, 40)
+        parts = tiles(rectangle, limit)
+        assert torch.equal(paint(shape, parts), paint(shape, [rectangle]))
+        assert all(part.volume <= limit for part in parts)
+    assert [part.size for part in tiles(Rectangle((2, 3), (5, 10)), 25)] == [(1, 10), (2, 10), (2, 10)]
 
 
 def test_thin_slices_of_many_ranks_are_divided_in_near_linear_time() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import pytest
+
 from megatron.checkpointing.layout import find_checkpoint, list_checkpoints
 from megatron.checkpointing.retention import prune_checkpoints, superseded
 from megatron.checkpointing.save import save_checkpoint
@@ -58,3 +60,25 @@ def test_only_the_first_rank_deletes(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, fake_engine(), iteration=iteration, run_state={})
     assert prune_checkpoints(tmp_path, keep_last=1, group=Group(rank=1, size=2, ranks=(0, 1))) == []
     assert iterations(tmp_path) == [1, 2]
+
+
+def test_what_must_stay_stays_whatever_its_age(tmp_path: Path) -> None:
+    for iteration in (1, 2, 3):
+        save_checkpoint(tmp_path, fake_engine(), iteration=iteration, run_state={})
+    prune_checkpoints(tmp_path, keep_last=1, keep=[1])
+    assert iterations(tmp_path) == [1, 3]
+    prune_checkpoints(tmp_path, keep_last=1)
+    assert iterations(tmp_path) == [3]
+
+
+def test_with_full_verification_the_only_good_one_stays_although_newer_ones_look_complete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for iteration in (1, 2, 3):
+        save_checkpoint(tmp_path, fake_engine(), iteration=iteration, run_state={})
+    path = tmp_path / "global_step3" / "__0_0.distcp"
+    path.write_bytes(b"\x17" * path.stat().st_size)
+    assert prune_checkpoints(tmp_path, keep_last=1, verification="full") == []
+    assert "none of those that would stay is good: global_step3" in caplog.text
+    assert prune_checkpoints(tmp_path, keep_last=2, verification="full") == [tmp_path / "global_step1"]
+    assert find_checkpoint(tmp_path, iteration=2) == tmp_path / "global_step2"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from megatron.checkpointing.host_copies import HostCopies
 from megatron.checkpointing.load import load_checkpoint
 from megatron.checkpointing.manifest import check_files
 from megatron.checkpointing.save import save_checkpoint, take_snapshot, write_snapshot
@@ -86,7 +87,7 @@ def test_a_checkpoint_saved_without_optimizer_state_loads_as_weights_alone(tmp_p
 def test_a_copied_snapshot_is_not_changed_by_later_steps(tmp_path: Path) -> None:
     values = full_values(1)
     engine = fake_engine().fill(values)
-    snapshot = take_snapshot(engine, iteration=1, run_state={}, copy=True)
+    snapshot = take_snapshot(engine, iteration=1, run_state={}, copies=HostCopies())
     engine.fill(full_values(2))
     write_snapshot(tmp_path, snapshot, group=engine.groups.world)
     target = fake_engine(seed=4)

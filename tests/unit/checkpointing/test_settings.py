@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from megatron.checkpointing.settings import KEYS, settings_warning, settings_yaml
+from megatron.checkpointing.settings import (
+    KEYS,
+    SETTINGS,
+    read_origins,
+    read_settings,
+    read_values,
+    settings_warning,
+    settings_yaml,
+)
 from megatron.neox_arguments import NeoXArgs
 from tests.unit.neox_arguments.minimal import build
 
@@ -56,3 +64,24 @@ def test_a_checkpoint_that_does_not_say_how_it_was_trained_is_taken_as_it_is(tmp
 
 def test_every_key_exists() -> None:
     assert set(KEYS) <= set(NeoXArgs.model_fields)
+
+
+def test_settings_are_read_back_with_where_they_came_from(checkpoint: Path) -> None:
+    values = {**build(**SAVED).to_dict(), "prompt_end": "\n# seed\nseed: 3\n" * 9}
+    origins = {
+        "prompt_end": "a\nb/\x07é.yml:3:1",
+        "rotary_pct": "command line",
+        "zero_optimization": "x.yml:1:1, stage: command line",
+    }
+    args = NeoXArgs.from_resolved(values, origins=origins)
+    (checkpoint / SETTINGS).write_text(settings_yaml(args), encoding="utf-8")
+    assert read_settings(checkpoint) == args
+    assert read_origins(checkpoint) == {**origins, "prompt_end": "a?b/?é.yml:3:1"}
+    assert (read_values(checkpoint) or {})["prompt_end"] == values["prompt_end"]
+
+
+def test_a_checkpoint_without_origins_has_none(tmp_path: Path, checkpoint: Path) -> None:
+    (checkpoint / SETTINGS).write_text("a: 1\nseed: 3\n")
+    assert read_origins(checkpoint) == {}
+    assert read_origins(tmp_path / "elsewhere") == {}
+    assert read_values(tmp_path / "elsewhere") is None

@@ -102,3 +102,17 @@ def test_a_module_that_does_not_fit_is_untouched(saved: tuple[Path, dict[str, to
     assert all(torch.all(parameter == 7) for parameter in model.parameters())
     with pytest.raises(CheckpointError, match="no checkpoint of iteration 5"):
         load_weights(directory, model, iteration=5)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_that_is_said(
+    saved: tuple[Path, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, values = saved
+    path = save_checkpoint(directory, fake_engine(SHAPES, seed=2), iteration=7, run_state={}) / "__0_0.distcp"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    model = Model(0, 1, padded_vocabulary=16)
+    assert load_weights(directory, model, verification="full").iteration == 6
+    assert torch.equal(model.head[:VOCABULARY], values["0.word_embeddings.weight/weight"])
+    assert f"{path} has changed since it was written" in caplog.text

@@ -164,6 +164,7 @@ def test_workers_survive_signals_to_the_whole_group_and_end_with_their_owner():
         for worker in workers:
             os.kill(worker.pid, signal.SIGTERM)
             os.kill(worker.pid, signal.SIGINT)
+            os.kill(worker.pid, signal.SIGUSR1)
         os._exit(0)
     os.waitpid(child, 0)
     time.sleep(0.2)

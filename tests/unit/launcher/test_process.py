@@ -31,6 +31,16 @@ def test_the_first_failure_ends_the_others_and_is_the_exit_code():
     assert time.monotonic() - begin < 30
 
 
+def test_a_command_that_saved_and_stopped_ends_no_other_and_its_status_is_passed_on(tmp_path):
+    slow = python("import sys, time; time.sleep(0.5); open(sys.argv[1], 'w')", tmp_path / "saved")
+    assert run_commands([python("import sys; sys.exit(75)"), slow], grace_seconds=5) == 75
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_failure_outweighs_commands_that_saved_and_stopped():
+    assert run_commands([python("import sys; sys.exit(75)"), python("import sys; sys.exit(3)")], grace_seconds=5) == 3
+
+
 def test_a_command_killed_by_a_signal_gives_the_status_a_shell_gives():
     assert run_commands([python("import os; os.kill(os.getpid(), 9)")], grace_seconds=5) == 137
 

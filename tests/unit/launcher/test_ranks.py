@@ -66,6 +66,22 @@ def test_ranks_that_exit_with_0_have_succeeded(ranks):
     assert ranks.cause() is None
 
 
+def test_a_rank_that_saved_and_stopped_has_not_failed_and_is_waited_for(ranks):
+    start(ranks, "import os, sys, time\ntime.sleep(0.5 * int(os.environ['RANK']))\nsys.exit(75)")
+    wait_until(ranks.any_stopped)
+    assert not ranks.any_failed()
+    assert not ranks.all_succeeded(), "the other still saves"
+    wait_until(ranks.all_succeeded)
+    assert ranks.cause() is None
+
+
+def test_a_failure_beside_ranks_that_saved_and_stopped_is_the_cause(ranks):
+    start(ranks, "import os, sys\nsys.exit([75, 4][int(os.environ['RANK'])])")
+    wait_until(lambda: ranks.any_stopped() and ranks.any_failed())
+    assert not ranks.all_succeeded()
+    assert ranks.cause().exit_code == 4
+
+
 def test_nothing_has_succeeded_before_the_start(ranks):
     assert not ranks.all_succeeded()
 

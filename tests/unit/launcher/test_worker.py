@@ -81,6 +81,11 @@ def test_output_is_not_lost_and_threads_do_not_keep_a_failed_rank_alive():
     assert (result.returncode, result.stdout) == (1, "almost")
 
 
+def test_the_status_that_main_returns_is_kept_and_exit_handlers_run():
+    result = run("import atexit\natexit.register(print, 'handler')\nreturn 75")
+    assert (result.returncode, result.stdout, result.stderr) == (75, "handler\n", "")
+
+
 def test_a_successful_rank_runs_its_exit_handlers_but_does_not_take_the_interpreter_apart():
     """A native thread that still wants the interpreter then (gloo's, giving a tensor back) would abort the process."""
     body = (

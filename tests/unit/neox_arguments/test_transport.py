@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from megatron.errors import ConfigError
+from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.reading.load import apply_overrides, read_ymls
 from megatron.neox_arguments.transport import decode, encode
+from tests.conftest import REPOSITORY
 from tests.unit.neox_arguments.minimal import build
 
 
@@ -24,6 +27,14 @@ def test_decoding_gives_back_exactly_what_was_encoded(keys: dict[str, Any]) -> N
     copy = decode(encode(args))
     assert copy == args
     assert copy.to_dict() == args.to_dict()
+
+
+def test_decoding_gives_back_where_values_come_from() -> None:
+    args = NeoXArgs.from_values(apply_overrides(read_ymls(["configs/125M.yml"], directory=str(REPOSITORY)), ["lr=1"]))
+    origins = decode(encode(args)).origins()
+    assert origins == args.origins()
+    assert origins["lr"] == "command line"
+    assert origins["hidden_size"].startswith(f"{REPOSITORY}/configs/125M.yml:")
 
 
 def test_encoded_arguments_are_one_word() -> None:

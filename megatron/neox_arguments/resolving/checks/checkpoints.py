@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megatron.foreign import directories_of_checkpoints, foreign_kind, what_is_there
 from megatron.neox_arguments.conflict import Conflict
 
 if TYPE_CHECKING:
@@ -28,6 +29,33 @@ def check_checkpoint_factor(args: Draft) -> None:
         )
 
 
+def check_one_lr_schedule(args: Draft) -> None:
+    """It is said once whose learning rates a run goes on with, and only where it goes on with some."""
+    if not args.use_checkpoint_lr_scheduler:
+        return
+    if args.override_lr_scheduler:
+        raise Conflict(
+            ("override_lr_scheduler", "use_checkpoint_lr_scheduler"),
+            "the learning rates are those of this config (override_lr_scheduler) or those of the checkpoint "
+            "(use_checkpoint_lr_scheduler); keep one of the two",
+        )
+    for key in ("finetune", "no_load_optim"):
+        if getattr(args, key):
+            raise Conflict(
+                ("use_checkpoint_lr_scheduler", key),
+                f"with {key} the learning rates are those of this config; keep one of the two",
+            )
+
+
+def check_async_save(args: Draft) -> None:
+    """There is something that could be saved in the background."""
+    if args.async_save and args.save is None:
+        raise Conflict(
+            ("async_save", "save"),
+            "nothing is saved without a directory; name one in save, or remove async_save",
+        )
+
+
 def check_checkpoint_exists(args: Draft) -> None:
     """What should be loaded is there, so that no run starts from random weights by accident."""
     if args.load is None or args.load_if_exists or "://" in args.load:
@@ -38,8 +66,10 @@ def check_checkpoint_exists(args: Draft) -> None:
         and not any(folder.glob("global_step*"))
         and not folder.name.startswith("global_step")
     ):
-        state = "holds no checkpoint" if folder.is_dir() else "does not exist"
-        raise Conflict(
-            ("load",),
-            f"this directory {state}; correct the path, or set load_if_exists to true to start from the beginning",
-        )
+        if foreign_kind(folder):
+            way_out = "; give a directory of checkpoints, or remove the key"
+        elif directories_of_checkpoints(folder):
+            way_out = ""  # is said with what is there
+        else:
+            way_out = "; correct the path, or set load_if_exists to true to start from the beginning"
+        raise Conflict(("load",), f"there is no checkpoint to load: {what_is_there(folder)}{way_out}")

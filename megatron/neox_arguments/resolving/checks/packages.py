@@ -6,9 +6,10 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from megatron.components import TOKENIZERS, WRITERS
+from megatron.components import STORES, TOKENIZERS, WRITERS
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.resolving.checks.run import needs_training_keys
+from megatron.neox_arguments.resolving.checks.stores import URL_KEYS, protocol_of
 from megatron.registry import Registry
 
 if TYPE_CHECKING:
@@ -29,11 +30,21 @@ WRITER_KEYS = {"tensorboard_dir": "tensorboard", "use_wandb": "wandb", "use_come
 
 def check_packages(args: Draft) -> None:
     """What is chosen from the menu has its package (checked when a script is run)."""
-    for key, registry, name in _chosen(args) if args.values["user_script"] else ():
-        if name in PACKAGES and not _is_installed(PACKAGES[name]):
-            file = f"requirements/{registry.requirement(name)}"
-            reason = f'this needs the package "{PACKAGES[name]}", which is not installed'
-            raise Conflict((key,), f"{reason}; add it with pip install -r {file}")
+    for key, package, file in _needed(args) if args.values["user_script"] else ():
+        if not _is_installed(package):
+            reason = f'this needs the package "{package}", which is not installed'
+            raise Conflict((key,), f"{reason}; add it with pip install -r requirements/{file}")
+
+
+def _needed(args: Draft) -> Iterator[tuple[str, str, str | None]]:
+    """(key, package, file of `requirements/`) of what is chosen."""
+    for key, registry, name in _chosen(args):
+        if name in PACKAGES:
+            yield key, PACKAGES[name], registry.requirement(name)
+    for key in URL_KEYS:
+        store = STORES.get(protocol_of(getattr(args, key)) or "")
+        if store is not None:
+            yield key, store.package, store.requirement
 
 
 def _chosen(args: Draft) -> Iterator[tuple[str, Registry, str]]:

@@ -35,13 +35,15 @@ def test_a_second_run_appends(tmp_path: Path) -> None:
     assert [line["iteration"] for line in lines(tmp_path)] == [1, 2]
 
 
-def test_half_a_line_of_a_killed_run_does_not_swallow_the_next_record(tmp_path: Path) -> None:
-    writer = JsonlWriter(arguments(tmp_path))
-    writer.close()
-    writer.path.write_text('{"iteration": 1, "lo')
-    writer = JsonlWriter(arguments(tmp_path))
-    writer.write(2, {"loss": 1.0})
-    assert json.loads(writer.path.read_text().splitlines()[-1]) == {"iteration": 2, "loss": 1.0}
+@pytest.mark.parametrize("half", ["", "{", '{"iteration": 2, "lo', '{"text": "' + 200_000 * "a"])
+def test_half_a_line_of_a_killed_run_is_cut_off(tmp_path: Path, half: str) -> None:
+    for whole in ("", '{"iteration": 1}\n'):
+        writer = JsonlWriter(arguments(tmp_path))
+        writer.close()
+        writer.path.write_text(whole + half)
+        writer = JsonlWriter(arguments(tmp_path))
+        writer.write(2, {"loss": 1.0})
+        assert lines(tmp_path) == [*map(json.loads, whole.splitlines()), {"iteration": 2, "loss": 1.0}]
 
 
 def test_numbers_that_json_lacks_are_kept_as_words(tmp_path: Path) -> None:

@@ -50,3 +50,10 @@ def test_an_unreadable_id_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "wandb_run_id").write_bytes(b"\xff\xfe")
     created = run_id(build(save=str(tmp_path)), RESUMED, service="wandb")
     assert (tmp_path / "wandb_run_id").read_text() == f"{created}\n"
+
+
+def test_a_run_that_saves_into_a_store_keeps_its_id_there() -> None:
+    args = build(save="memory://bucket/run")
+    first = run_id(args, Process(), service="wandb")
+    assert run_id(args, RESUMED, service="wandb") == first
+    assert run_id(args, RESUMED, service="comet") != first

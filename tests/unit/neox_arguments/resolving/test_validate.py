@@ -116,7 +116,7 @@ def test_an_existing_checkpoint_is_accepted(tmp_path: Path, content: str) -> Non
 
 
 def test_an_empty_checkpoint_folder_is_refused_unless_allowed(tmp_path: Path) -> None:
-    assert "holds no checkpoint" in problem(load=str(tmp_path))
+    assert "there is no checkpoint to load: the directory is empty" in problem(load=str(tmp_path))
     assert build(load=str(tmp_path), load_if_exists=True).load_if_exists
 
 

@@ -61,6 +61,19 @@ def test_a_run_that_goes_on_is_left_alone() -> None:
     assert reasons.told == []
 
 
+def test_a_wait_that_has_a_limit_of_its_own_is_left_alone_as_long_as_it_says_so() -> None:
+    reasons = Reasons()
+    watchdog = Watchdog(timeout=0.03, heartbeats=None, on_stall=reasons)
+    with watchdog.watching():
+        working(watchdog)
+        watchdog.note(2, 2, "saving", slow=True)
+        for _ in range(8):
+            time.sleep(0.1)
+            watchdog.alive()
+        assert reasons.told == []
+        assert reasons.wait(20), "and it is ended when it says so no more"
+
+
 def test_the_first_step_slow_work_and_long_steps_have_more_time() -> None:
     watchdog = Watchdog(timeout=2.0, heartbeats=None)
     assert watchdog.allowance == 2.0 * SLOW_FACTOR
