@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.files import to_json
-from megatron.checkpointing.source_version import source_version
+from megatron.checkpointing.saving.source_version import source_version
 from megatron.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from megatron.checkpointing.loading.weights import load_weights
 from megatron.checkpointing.settings import settings_warning
-from megatron.checkpointing.weights import load_weights
 from megatron.errors import ConfigError, DataError
 from megatron.generation.complete import Completion, complete
 from megatron.generation.decode import Decoder

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from megatron.checkpointing.host_copies import HostCopies
-from megatron.checkpointing.save import take_snapshot, tensors_to_save
-from megatron.checkpointing.saver import Saver
+from megatron.checkpointing.saving.host_copies import HostCopies
+from megatron.checkpointing.saving.save import take_snapshot, tensors_to_save
+from megatron.checkpointing.saving.saver import Saver
+from megatron.checkpointing.saving.source_version import source_version
 from megatron.checkpointing.settings import settings_yaml
-from megatron.checkpointing.source_version import source_version
 from megatron.engine.protocol import Engine
 from megatron.monitor.reporter import Reporter
 from megatron.neox_arguments import NeoXArgs

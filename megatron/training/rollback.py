@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.data.ledger.segments import Ledger
 from megatron.engine.protocol import Engine
 from megatron.monitor.reporter import Reporter

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.room import warn_of_little_room
-from megatron.checkpointing.save import check_can_save
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving.room import warn_of_little_room
+from megatron.checkpointing.saving.save import check_can_save
 from megatron.checkpointing.settings import settings_warning
 from megatron.components import OBJECTIVES
 from megatron.data.ledger.segments import Ledger

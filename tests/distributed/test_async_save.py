@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch.distributed as dist
 
-from megatron.checkpointing import save, storage
 from megatron.checkpointing.digest import logical_sha256
 from megatron.checkpointing.layout import list_checkpoints
 from megatron.checkpointing.manifest import check_files
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving import hashing_writer, save
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.errors import CheckpointError
 from megatron.training.checkpointer import Checkpointer
 from megatron.training.data_ledger import DataLedger
@@ -199,7 +199,7 @@ class Stopped(NamedTuple):
     kept: list[int]
 
 
-def full_disk(self: storage.HashedFile, data: Any) -> int:
+def full_disk(self: hashing_writer.HashedFile, data: Any) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -218,9 +218,9 @@ def fail_in_the_background(rank: int, directory: Path) -> Stopped:
     state = run.steps(0, 1)
     run.checkpointer.save(state)
     run.checkpointer.settle(state)
-    write = storage.HashedFile.write
+    write = hashing_writer.HashedFile.write
     if rank == 1:
-        storage.HashedFile.write = full_disk  # type: ignore[method-assign, assignment]
+        hashing_writer.HashedFile.write = full_disk  # type: ignore[method-assign, assignment]
     state = run.steps(1, 2)
     run.checkpointer.save(state)
     while not policy.reached(state):
@@ -228,7 +228,7 @@ def fail_in_the_background(rank: int, directory: Path) -> Stopped:
         state = run.steps(state.iteration, state.iteration + 1)
         run.checkpointer.poll(state)
     error = error_of(lambda: run.checkpointer.finish(state))
-    storage.HashedFile.write = write  # type: ignore[method-assign]
+    hashing_writer.HashedFile.write = write  # type: ignore[method-assign]
     again = error_of(lambda: run.checkpointer.save(state))
     dist.barrier()
     return Stopped(
@@ -256,7 +256,7 @@ def die_in_the_background(rank: int, directory: Path) -> None:
     run.checkpointer.save(state)
     run.checkpointer.settle(state)
     if rank == 1:
-        storage.HashedFile.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign, assignment]
+        hashing_writer.HashedFile.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign, assignment]
     run.checkpointer.save(TrainState(iteration=2))
     began = time.monotonic()
     run.checkpointer.give_last_chance()

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 
 from megatron.checkpointing import planners
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.mpu.groups import Group
 from tests.unit.checkpointing.fakes import FakeEngine

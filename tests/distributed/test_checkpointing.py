@@ -14,11 +14,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megatron.checkpointing import save, storage
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.manifest import check_files
-from megatron.checkpointing.retention import prune_checkpoints
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving import hashing_writer, save
+from megatron.checkpointing.saving.retention import prune_checkpoints
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import Group
@@ -101,7 +101,7 @@ def error_of(action: Callable[[], Any]) -> str:
 def failing_cases(rank: int, directory: Path) -> dict[str, str]:
     """The message of each failure on this rank; rank 1 alone is what fails."""
 
-    def full_disk(self: storage.HashedFile, data: Any) -> int:
+    def full_disk(self: hashing_writer.HashedFile, data: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def elsewhere(temporary: Path) -> None:
@@ -110,12 +110,12 @@ def failing_cases(rank: int, directory: Path) -> dict[str, str]:
     engine = engine_of(rank, seed=1)
     messages = {}
     save_checkpoint(directory, engine.fill(full_values(5)), iteration=1, run_state=RUN_STATE)
-    real_write, real_check = storage.HashedFile.write, save._check_visible
+    real_write, real_check = hashing_writer.HashedFile.write, save._check_visible
     if rank == 1:
-        storage.HashedFile.write = full_disk  # type: ignore[method-assign, assignment]
+        hashing_writer.HashedFile.write = full_disk  # type: ignore[method-assign, assignment]
     messages["disk"] = error_of(lambda: save_checkpoint(directory, engine, iteration=2, run_state={}))
     if rank == 1:
-        storage.HashedFile.write = real_write  # type: ignore[method-assign]
+        hashing_writer.HashedFile.write = real_write  # type: ignore[method-assign]
         save._check_visible = elsewhere
     messages["visible"] = error_of(lambda: save_checkpoint(directory, engine, iteration=2, run_state={}))
     save._check_visible = real_check
@@ -174,7 +174,7 @@ def die_while_saving(rank: int, directory: Path, victim: int, where: str) -> Non
     engine = engine_of(rank, seed=1)
     save_checkpoint(directory, engine.fill(full_values(1)), iteration=1, run_state=RUN_STATE)
     if rank == victim:
-        module, name = {"tensors": (storage.HashedFile, "write"), "manifest": (save, "write_manifest")}[where]
+        module, name = {"tensors": (hashing_writer.HashedFile, "write"), "manifest": (save, "write_manifest")}[where]
         setattr(module, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     message = error_of(lambda: save_checkpoint(directory, engine.fill(full_values(2)), iteration=2, run_state={}))
     (directory / f"message{rank}.json").write_text(json.dumps(message))

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.data.batch import Batch
 from megatron.data.cut_sequence import cut_sequence
 from megatron.model.attention.head_exchange import HeadExchange

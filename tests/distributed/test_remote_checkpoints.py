@@ -13,14 +13,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megatron.checkpointing.background import in_background
 from megatron.checkpointing.layout import list_checkpoints, read_latest
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.places import place
 from megatron.checkpointing.remote.objects import StoredObject
 from megatron.checkpointing.remote.publish import Upload
 from megatron.checkpointing.remote.upload import upload_checkpoint
-from megatron.checkpointing.save import check_can_save, save_checkpoint, take_snapshot, write_snapshot
+from megatron.checkpointing.saving.background import in_background
+from megatron.checkpointing.saving.save import check_can_save, save_checkpoint, take_snapshot, write_snapshot
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE, Group

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron.checkpointing import load
+from megatron.checkpointing.loading import load
 from megatron.checkpointing.ranks import Ranks
 from megatron.data.indexed_dataset import IndexedDatasetWriter
 from megatron.engine.protocol import FullTensor

@@ -8,11 +8,11 @@ from typing import Any
 import torch.distributed as dist
 
 from megatron.checkpointing import manifest
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.loading.verify import shares
 from megatron.checkpointing.manifest import read_manifest
-from megatron.checkpointing.retention import prune_checkpoints
-from megatron.checkpointing.save import save_checkpoint
-from megatron.checkpointing.verify import shares
+from megatron.checkpointing.saving.retention import prune_checkpoints
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import Group
 from tests.unit.checkpointing.fakes import FakeEngine, fake_engine, full_values

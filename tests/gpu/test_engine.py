@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.save import save_checkpoint
-from megatron.checkpointing.weights import load_weights
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.loading.weights import load_weights
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.data.batch import Batch
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine, FullTensor, Piece

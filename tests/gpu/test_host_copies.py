@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from megatron.checkpointing.host_copies import HostCopies
+from megatron.checkpointing.saving.host_copies import HostCopies
 from megatron.engine.protocol import FullTensor, Piece
 
 pytestmark = pytest.mark.gpu

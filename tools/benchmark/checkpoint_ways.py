@@ -18,10 +18,10 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from megatron.checkpointing.host_copies import HostCopies
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.save import save_checkpoint, take_snapshot, write_snapshot
-from megatron.checkpointing.storage import standing_alone
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving.hashing_writer import standing_alone
+from megatron.checkpointing.saving.host_copies import HostCopies
+from megatron.checkpointing.saving.save import save_checkpoint, take_snapshot, write_snapshot
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.mpu.groups import Group, ProcessGroups
 from megatron.mpu.topology import Topology

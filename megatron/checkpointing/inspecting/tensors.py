@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from megatron.checkpointing.chunk_reader import ChunkReader
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.inspecting.contents import SavedTensor
+from megatron.checkpointing.loading.chunk_reader import ChunkReader
 from megatron.checkpointing.planners import PieceLoadPlanner
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from megatron.checkpointing.fit import WEIGHT
 from megatron.checkpointing.inspecting.contents import SavedTensor
 from megatron.checkpointing.inspecting.names import in_order, kind_of, parameter_of
 from megatron.checkpointing.inspecting.remarks import remarks
+from megatron.checkpointing.loading.fit import WEIGHT
 
 if TYPE_CHECKING:
     from megatron.checkpointing.inspecting.statistics import Statistics

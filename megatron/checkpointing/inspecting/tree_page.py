@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from megatron.checkpointing.fit import WEIGHT
 from megatron.checkpointing.inspecting.lines import Line, columns
 from megatron.checkpointing.inspecting.tree import Node
+from megatron.checkpointing.loading.fit import WEIGHT
 
 Cell = tuple[str, str]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megatron.checkpointing.owner import Owner
 from megatron.checkpointing.remote.objects import object_of
 from megatron.checkpointing.remote.retry import retried
+from megatron.checkpointing.saving.owner import Owner
 from megatron.errors import CheckpointError
 
 OWNER = ".owner.json"

@@ -19,7 +19,7 @@ from megatron.checkpointing.manifest import (
 from megatron.checkpointing.remote.objects import object_of
 from megatron.checkpointing.remote.ownership import check_still_ours
 from megatron.checkpointing.remote.retry import retried
-from megatron.checkpointing.temporaries import IDLE_SECONDS, claim, maker_is_gone
+from megatron.checkpointing.saving.temporaries import IDLE_SECONDS, claim, maker_is_gone
 
 DEFAULT_CHUNK_BYTES = 100 << 20
 

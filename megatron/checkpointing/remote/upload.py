@@ -6,14 +6,14 @@ from pathlib import Path
 
 from megatron.checkpointing.files import FileFacts
 from megatron.checkpointing.layout import iteration_of, read_latest, write_latest
+from megatron.checkpointing.loading.verify import shares
 from megatron.checkpointing.manifest import MANIFEST, Verification, read_manifest
 from megatron.checkpointing.places import is_local, place
 from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.remote.publish import DEFAULT_CHUNK_BYTES, Upload, begin, publish, upload_file
 from megatron.checkpointing.remote.reach import asking
 from megatron.checkpointing.remote.retry import retried
-from megatron.checkpointing.temporaries import release
-from megatron.checkpointing.verify import shares
+from megatron.checkpointing.saving.temporaries import release
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import Group
 

@@ -17,9 +17,9 @@ from megatron.checkpointing.remote.objects import object_of
 from megatron.checkpointing.remote.ownership import take
 from megatron.checkpointing.remote.publish import Upload, begin, publish, upload_content, upload_file
 from megatron.checkpointing.remote.reach import asking
-from megatron.checkpointing.snapshot import Snapshot, small_files, write_tensors
-from megatron.checkpointing.storage import HashingWriter
-from megatron.checkpointing.temporaries import claim, clean_directory, release
+from megatron.checkpointing.saving.hashing_writer import HashingWriter
+from megatron.checkpointing.saving.snapshot import Snapshot, small_files, write_tensors
+from megatron.checkpointing.saving.temporaries import claim, clean_directory, release
 from megatron.mpu.groups import Group
 
 

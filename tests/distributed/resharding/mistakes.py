@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.planner import LoadPlan
 
-from megatron.checkpointing import load
-from megatron.checkpointing.fit import is_weight
+from megatron.checkpointing.loading import load
+from megatron.checkpointing.loading.fit import is_weight
 from megatron.checkpointing.planners import PieceLoadPlanner, PieceSavePlanner
 from megatron.engine import base, zero_state
 from megatron.engine.base import BaseEngine

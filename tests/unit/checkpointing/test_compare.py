@@ -14,7 +14,7 @@ from torch import Tensor
 
 from megatron.checkpointing.compare import compare, compare_runs, deviations
 from megatron.checkpointing.layout import checkpoint_name
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.errors import CheckpointError
 from tests.conftest import REPOSITORY
 from tests.unit.checkpointing.fakes import SHAPES, fake_engine, full_values

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from megatron.atomic import sync_directory
 from megatron.checkpointing.files import host_name
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.retention import prune_checkpoints
-from megatron.checkpointing.save import save_checkpoint
-from megatron.checkpointing.temporaries import clean_directory
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving.retention import prune_checkpoints
+from megatron.checkpointing.saving.save import save_checkpoint
+from megatron.checkpointing.saving.temporaries import clean_directory
 from tests.file_changes import READ, SYNCHRONISE, Change, watch_changes
 from tests.unit.checkpointing.fakes import fake_engine, full_values, killed
 

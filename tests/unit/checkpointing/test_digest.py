@@ -18,7 +18,7 @@ from megatron.checkpointing import digest
 from megatron.checkpointing.digest import logical_sha256
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.places import place
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.checkpointing.state_file import STATE
 from megatron.engine.protocol import FullTensor, Piece
 from tests.unit.checkpointing.fakes import SHAPES, FakeEngine, fake_engine, full_values

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from megatron.checkpointing import save
 from megatron.checkpointing.files import host_name, temporary_path
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.save import check_can_save, save_checkpoint
-from megatron.checkpointing.temporaries import clean_directory
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving import save
+from megatron.checkpointing.saving.save import check_can_save, save_checkpoint
+from megatron.checkpointing.saving.temporaries import clean_directory
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE
 from tests.unit.checkpointing.fakes import fake_engine, full_values

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.retention import prune_checkpoints
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving.retention import prune_checkpoints
+from megatron.checkpointing.saving.save import save_checkpoint
 from tests.file_changes import READ, SYNCHRONISE, Change, watch_changes
 from tests.unit.checkpointing.fakes import fake_engine, full_values, killed
 from tests.unit.checkpointing.lost_writes import Disk

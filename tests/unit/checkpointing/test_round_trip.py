@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from megatron.checkpointing.host_copies import HostCopies
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.manifest import check_files
-from megatron.checkpointing.save import save_checkpoint, take_snapshot, write_snapshot
+from megatron.checkpointing.saving.host_copies import HostCopies
+from megatron.checkpointing.saving.save import save_checkpoint, take_snapshot, write_snapshot
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError
 from tests.unit.checkpointing.fakes import SHAPES, FakeEngine, fake_engine, full_values, same_bits

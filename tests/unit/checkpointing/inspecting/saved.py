@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.checkpointing.settings import settings_yaml
 from megatron.data.ledger.segments import DatasetFiles, Ledger, OrderKeys, Reached, Segment, SourceRecord
 from megatron.mpu.topology import Topology

@@ -21,8 +21,8 @@ from megatron.checkpointing.inspecting import consolidate as module
 from megatron.checkpointing.inspecting.consolidate import consolidate
 from megatron.checkpointing.inspecting.contents import Contents, read_contents
 from megatron.checkpointing.inspecting.output import output_file
+from megatron.checkpointing.saving.source_version import source_version
 from megatron.checkpointing.settings import SETTINGS
-from megatron.checkpointing.source_version import source_version
 from megatron.errors import CheckpointError
 from tests.unit.checkpointing.inspecting.saved import PARAMETERS, random_values, save_run
 

@@ -11,7 +11,7 @@ import torch
 
 from megatron.checkpointing.inspecting.command import run
 from megatron.checkpointing.inspecting.parser import parse_arguments
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.engine.protocol import FullTensor, Piece
 from tests.unit.checkpointing.fakes import FakeEngine
 from tests.unit.checkpointing.inspecting.saved import save_run

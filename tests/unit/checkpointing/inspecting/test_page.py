@@ -27,7 +27,7 @@ from megatron.checkpointing.inspecting.page import (
 )
 from megatron.checkpointing.inspecting.report import inspection_report, listing_report, to_json
 from megatron.checkpointing.inspecting.verifying import problems_of
-from megatron.checkpointing.source_version import source_version
+from megatron.checkpointing.saving.source_version import source_version
 from megatron.checkpointing.state_file import STATE
 from tests.unit.checkpointing.inspecting.saved import PARAMETERS, damage, random_values, save_run
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.inspecting.tensors import TensorReader, iterate_tensors
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError
 from tests.unit.checkpointing.fakes import SHAPES, FakeEngine, fake_engine, full_values, same_bits

@@ -11,7 +11,7 @@ from megatron.checkpointing.places import place
 from megatron.checkpointing.remote import ownership
 from megatron.checkpointing.remote.objects import object_of
 from megatron.checkpointing.remote.ownership import OWNER
-from megatron.checkpointing.save import check_can_save, save_checkpoint
+from megatron.checkpointing.saving.save import check_can_save, save_checkpoint
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE
 from tests.unit.checkpointing.fakes import fake_engine

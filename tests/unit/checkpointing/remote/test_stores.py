@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from megatron.checkpointing import temporaries
 from megatron.checkpointing.layout import describe_directory, find_checkpoint, list_checkpoints, read_latest
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.manifest import check_files
 from megatron.checkpointing.places import place
 from megatron.checkpointing.remote import ranges
 from megatron.checkpointing.remote.publish import Upload, begin, remove_checkpoint
-from megatron.checkpointing.retention import prune_checkpoints
-from megatron.checkpointing.save import check_can_save, save_checkpoint, take_snapshot, write_snapshot
+from megatron.checkpointing.saving import temporaries
+from megatron.checkpointing.saving.retention import prune_checkpoints
+from megatron.checkpointing.saving.save import check_can_save, save_checkpoint, take_snapshot, write_snapshot
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE
 from tests.unit.checkpointing.fakes import FakeEngine, fake_engine, full_values

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from megatron.checkpointing.layout import list_checkpoints, read_latest, write_latest
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.places import place
 from megatron.checkpointing.remote.upload import is_uploaded, upload_checkpoint
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE
 from tests.unit.checkpointing.fakes import fake_engine, full_values

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from megatron.checkpointing.room import warn_of_little_room
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.room import warn_of_little_room
+from megatron.checkpointing.saving.save import save_checkpoint
 from tests.unit.checkpointing.fakes import fake_engine
 
 MIB = 2**20

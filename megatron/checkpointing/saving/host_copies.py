@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from megatron.checkpointing.background import in_background
-from megatron.checkpointing.host_memory import host_memory
+from megatron.checkpointing.saving.background import in_background
+from megatron.checkpointing.saving.host_memory import host_memory
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError
 

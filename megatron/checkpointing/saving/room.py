@@ -9,7 +9,7 @@ from pathlib import Path
 from megatron import text
 from megatron.checkpointing.places import is_local, place
 from megatron.checkpointing.ranks import Ranks
-from megatron.checkpointing.save import tensors_to_save
+from megatron.checkpointing.saving.save import tensors_to_save
 from megatron.engine.protocol import Engine, FullTensor
 from megatron.log import get_logger
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from megatron.checkpointing import save, saver, uploads
-from megatron.checkpointing.host_copies import HostCopies
 from megatron.checkpointing.layout import list_checkpoints
 from megatron.checkpointing.places import place
-from megatron.checkpointing.save import save_checkpoint, take_snapshot
-from megatron.checkpointing.saver import Saver
-from megatron.checkpointing.temporaries import clean_directory
+from megatron.checkpointing.saving import save, saver, uploads
+from megatron.checkpointing.saving.host_copies import HostCopies
+from megatron.checkpointing.saving.save import save_checkpoint, take_snapshot
+from megatron.checkpointing.saving.saver import Saver
+from megatron.checkpointing.saving.temporaries import clean_directory
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE
 from megatron.neox_arguments.keys.checkpoints import CheckpointArgs

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from megatron.checkpointing.save import save_checkpoint
-from megatron.checkpointing.weights import load_weights
+from megatron.checkpointing.loading.weights import load_weights
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import Group
 from megatron.mpu.shard import set_shard, shard_of, sharded_parameter

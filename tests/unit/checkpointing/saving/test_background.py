@@ -9,8 +9,8 @@ from concurrent.futures import TimeoutError as StillRunning
 
 import pytest
 
-from megatron.checkpointing import background
-from megatron.checkpointing.background import Background
+from megatron.checkpointing.saving import background
+from megatron.checkpointing.saving.background import Background
 from megatron.errors import CheckpointError
 
 
@@ -82,6 +82,6 @@ def test_whoever_waits_says_that_he_is_alive_and_may_give_up(monkeypatch: pytest
 
 
 def test_a_process_that_ends_does_not_wait_for_its_background() -> None:
-    program = "import time; from megatron.checkpointing.background import in_background; in_background(lambda: time.sleep(60), name='slow'); 1 / 0"
+    program = "import time; from megatron.checkpointing.saving.background import in_background; in_background(lambda: time.sleep(60), name='slow'); 1 / 0"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False)
     assert ended.returncode == 1

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from megatron.checkpointing.layout import find_checkpoint, list_checkpoints
-from megatron.checkpointing.retention import prune_checkpoints, superseded
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.retention import prune_checkpoints, superseded
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.mpu.groups import Group
 from tests.unit.checkpointing.fakes import fake_engine
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from megatron.checkpointing.background import Background
 from megatron.checkpointing.places import place
 from megatron.checkpointing.remote.publish import Upload
-from megatron.checkpointing.retention import prune_checkpoints
-from megatron.checkpointing.save import write_snapshot
-from megatron.checkpointing.snapshot import Snapshot
-from megatron.checkpointing.uploads import Uploads
+from megatron.checkpointing.saving.background import Background
+from megatron.checkpointing.saving.retention import prune_checkpoints
+from megatron.checkpointing.saving.save import write_snapshot
+from megatron.checkpointing.saving.snapshot import Snapshot
+from megatron.checkpointing.saving.uploads import Uploads
 from megatron.errors import CheckpointError
 from megatron.log import get_logger
 from megatron.mpu.groups import Group, build_saving_group

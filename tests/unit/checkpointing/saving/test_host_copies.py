@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron.checkpointing import host_copies
-from megatron.checkpointing.host_copies import HostCopies, stretches_of
-from megatron.checkpointing.host_memory import host_memory
+from megatron.checkpointing.saving import host_copies
+from megatron.checkpointing.saving.host_copies import HostCopies, stretches_of
+from megatron.checkpointing.saving.host_memory import host_memory
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError
 from tests.unit.checkpointing.fakes import FakeEngine, fake_engine, full_values

@@ -12,9 +12,7 @@ from typing import Any
 
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from megatron.checkpointing.chunk_reader import ChunkReader
 from megatron.checkpointing.errors import DamagedCheckpoint
-from megatron.checkpointing.fit import check_fit, is_weight, merge_shapes
 from megatron.checkpointing.layout import (
     checkpoint_candidates,
     describe_directory,
@@ -22,12 +20,14 @@ from megatron.checkpointing.layout import (
     latest_problem,
     no_loadable_checkpoint,
 )
+from megatron.checkpointing.loading.chunk_reader import ChunkReader
+from megatron.checkpointing.loading.fit import check_fit, is_weight, merge_shapes
+from megatron.checkpointing.loading.verify import verify
 from megatron.checkpointing.manifest import Verification
 from megatron.checkpointing.places import place
 from megatron.checkpointing.planners import PieceLoadPlanner
 from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.state_file import SavedState, Shapes, read_state
-from megatron.checkpointing.verify import verify
 from megatron.engine.protocol import Engine, FullTensor
 from megatron.errors import CheckpointError
 from megatron.foreign import is_free

@@ -25,10 +25,10 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteIte
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.serialization import get_crc32_options, set_crc32_options
 
-from megatron.checkpointing.background import in_background
 from megatron.checkpointing.files import FileFacts
 from megatron.checkpointing.manifest import TENSOR_SUFFIX
-from megatron.checkpointing.writeback import start_writeback
+from megatron.checkpointing.saving.background import in_background
+from megatron.checkpointing.saving.writeback import start_writeback
 
 FILES = 4
 FILE_BYTES = 1 << 26  # a process writes a file for each so many bytes, and at most `FILES`

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-from megatron.checkpointing import storage, writeback
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.manifest import check_files
 from megatron.checkpointing.planners import PieceSavePlanner
-from megatron.checkpointing.save import save_checkpoint
-from megatron.checkpointing.storage import plain_archives, spread, standing_alone
+from megatron.checkpointing.saving import hashing_writer, writeback
+from megatron.checkpointing.saving.hashing_writer import plain_archives, spread, standing_alone
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError
 from tests.unit.checkpointing.fakes import FakeEngine
@@ -44,17 +44,17 @@ def engine_of(tensors: dict[str, Tensor]) -> FakeEngine:
 @pytest.fixture
 def _several_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if these tensors were large."""
-    monkeypatch.setattr(storage, "FILE_BYTES", 1 << 13)
-    monkeypatch.setattr(storage, "WRITEBACK_BYTES", 1 << 11)
-    monkeypatch.setattr(storage, "BUFFER_BYTES", 1 << 10)
+    monkeypatch.setattr(hashing_writer, "FILE_BYTES", 1 << 13)
+    monkeypatch.setattr(hashing_writer, "WRITEBACK_BYTES", 1 << 11)
+    monkeypatch.setattr(hashing_writer, "BUFFER_BYTES", 1 << 10)
 
 
 @pytest.mark.usefixtures("_several_files")
 def test_tensors_are_spread_over_files_of_about_the_same_size(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, engine_of(views()), iteration=1, run_state={})
     sizes = [file.stat().st_size for file in path.glob("*.distcp")]
-    assert len(sizes) == storage.FILES
-    assert max(sizes) < sum(LENGTHS) * 4 / storage.FILES * 1.8  # 3000 of the 8157 numbers are in one tensor
+    assert len(sizes) == hashing_writer.FILES
+    assert max(sizes) < sum(LENGTHS) * 4 / hashing_writer.FILES * 1.8  # 3000 of the 8157 numbers are in one tensor
     check_files(path, "full")
     target = {name: torch.zeros_like(tensor) for name, tensor in views().items()}
     load_checkpoint(tmp_path, engine_of(target))
@@ -87,7 +87,7 @@ def test_every_file_is_synchronised_when_all_of_it_is_written(tmp_path: Path, mo
     monkeypatch.setattr(os, "fsync", fsync)
     path = save_checkpoint(tmp_path, engine_of(views()), iteration=1, run_state={})
     files = [file.stat() for file in path.rglob("*") if file.is_file()]
-    assert len(files) == storage.FILES + 3
+    assert len(files) == hashing_writer.FILES + 3
     assert {status.st_ino: status.st_size for status in files}.items() <= synchronised.items()
 
 
@@ -95,14 +95,14 @@ def test_every_file_is_synchronised_when_all_of_it_is_written(tmp_path: Path, mo
 def test_one_of_several_files_that_cannot_be_written_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(self: storage.HashedFile, data: object) -> int:
+    def write(self: hashing_writer.HashedFile, data: object) -> int:
         if str(self.name).endswith("__0_2.distcp"):
             self.failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise self.failure
         return real(self, data)
 
-    real = storage.HashedFile.write
-    monkeypatch.setattr(storage.HashedFile, "write", write)
+    real = hashing_writer.HashedFile.write
+    monkeypatch.setattr(hashing_writer.HashedFile, "write", write)
     with pytest.raises(CheckpointError, match="No space left on device"):
         save_checkpoint(tmp_path, engine_of(views()), iteration=1, run_state={})
     assert list(tmp_path.iterdir()) == []
@@ -119,7 +119,7 @@ def test_a_system_that_cannot_be_told_to_begin_writing_writes_all_the_same(
     assert told
     for _, offset, length, _ in told:
         assert offset + length <= 1.5 * 4 * sum(LENGTHS)
-        assert length >= storage.WRITEBACK_BYTES
+        assert length >= hashing_writer.WRITEBACK_BYTES
     monkeypatch.setattr(writeback, "_sync_file_range", lambda: None)
     check_files(save_checkpoint(tmp_path, engine_of(views()), iteration=2, run_state={}), "full")
 

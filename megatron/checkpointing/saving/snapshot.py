@@ -11,8 +11,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from megatron.checkpointing.planners import PieceSavePlanner
 from megatron.checkpointing.ranks import Ranks
+from megatron.checkpointing.saving.hashing_writer import HashingWriter
 from megatron.checkpointing.state_file import STATE, state_content
-from megatron.checkpointing.storage import HashingWriter
 from megatron.engine.protocol import FullTensor
 
 

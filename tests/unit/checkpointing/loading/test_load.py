@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from megatron.checkpointing.load import load_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.manifest import file_facts, read_manifest, write_manifest
-from megatron.checkpointing.save import save_checkpoint
+from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.errors import CheckpointError
 from tests.unit.checkpointing.fakes import SHAPES, fake_engine, full_values
 

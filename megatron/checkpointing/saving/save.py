@@ -22,18 +22,18 @@ from megatron.checkpointing.files import (
     temporary_path,
     write_durably,
 )
-from megatron.checkpointing.fit import is_weight
-from megatron.checkpointing.host_copies import HostCopies
 from megatron.checkpointing.layout import REPLACED_PREFIX, checkpoint_name, write_latest
-from megatron.checkpointing.lock import hold
+from megatron.checkpointing.loading.fit import is_weight
 from megatron.checkpointing.manifest import file_facts, write_manifest
 from megatron.checkpointing.places import is_local, place
 from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.remote.publish import Upload
 from megatron.checkpointing.remote.write import check_can_upload, write_remote_snapshot
-from megatron.checkpointing.snapshot import Snapshot, small_files, write_tensors
-from megatron.checkpointing.storage import HashingWriter
-from megatron.checkpointing.temporaries import claim, clean_directory, discard, release
+from megatron.checkpointing.saving.hashing_writer import HashingWriter
+from megatron.checkpointing.saving.host_copies import HostCopies
+from megatron.checkpointing.saving.lock import hold
+from megatron.checkpointing.saving.snapshot import Snapshot, small_files, write_tensors
+from megatron.checkpointing.saving.temporaries import claim, clean_directory, discard, release
 from megatron.engine.protocol import Engine, FullTensor
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import Group

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from megatron.checkpointing import lock
 from megatron.checkpointing.files import host_name
 from megatron.checkpointing.layout import describe_directory, is_empty, list_checkpoints
-from megatron.checkpointing.load import load_checkpoint
-from megatron.checkpointing.save import check_can_save, save_checkpoint
+from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving import lock
+from megatron.checkpointing.saving.save import check_can_save, save_checkpoint
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE
 from tests.unit.checkpointing.fakes import fake_engine
@@ -27,7 +27,7 @@ from tests.unit.checkpointing.fakes import fake_engine
 ANOTHER_RUN = """
 import sys, time
 from pathlib import Path
-from megatron.checkpointing.lock import hold
+from megatron.checkpointing.saving.lock import hold
 hold(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from megatron.checkpointing.fit import WEIGHT
-from megatron.checkpointing.load import LoadedCheckpoint, load_tensors
+from megatron.checkpointing.loading.fit import WEIGHT
+from megatron.checkpointing.loading.load import LoadedCheckpoint, load_tensors
 from megatron.checkpointing.manifest import Verification
 from megatron.checkpointing.places import place
 from megatron.engine.protocol import FullTensor, Piece

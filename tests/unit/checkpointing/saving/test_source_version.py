@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron.checkpointing.source_version import read_source_version
+from megatron.checkpointing.saving.source_version import read_source_version
 
 
 def git(directory: Path, *words: str) -> str:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron.checkpointing.owner import Owner
+from megatron.checkpointing.saving.owner import Owner
 from megatron.errors import CheckpointError
 from megatron.log import get_logger
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.layout import list_checkpoints, read_latest
+from megatron.checkpointing.loading.verify import verify
 from megatron.checkpointing.manifest import Verification
 from megatron.checkpointing.places import is_local, place
 from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.remote.publish import remove_checkpoint
-from megatron.checkpointing.temporaries import discard
-from megatron.checkpointing.verify import verify
+from megatron.checkpointing.saving.temporaries import discard
 from megatron.log import get_logger
 from megatron.mpu.groups import SINGLE, Group
 
