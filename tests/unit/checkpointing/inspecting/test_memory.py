@@ -34,7 +34,7 @@ def save(directory: Path) -> Path:
 
 
 def peaks(large: Path, small: Path, output: Path) -> list[float]:
-    """The peak of each command in multiples of SIZE. For a process of its own, which gives freed memory back at once."""
+    """The peak of each command in multiples of SIZE. For a new process, whose heap nothing else has used, and which gives freed memory back at once."""
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**18)
     found = []
     for checkpoint in (small, large):  # the small one for what is loaded and made once
@@ -56,7 +56,7 @@ def peak(command: list[str]) -> float:
 
 def test_one_tensor_and_one_chunk_are_in_memory_at_a_time(tmp_path: Path) -> None:
     large, small = save(tmp_path / "large"), save_run(tmp_path / "small")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         shown, consolidated, compared = pool.submit(peaks, large, small, tmp_path).result()
     assert 1 < shown < 2 + ALLOWANCE
     assert 1 < consolidated < 2 + ALLOWANCE
