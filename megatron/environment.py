@@ -129,10 +129,23 @@ STARTED_VARIABLE = "NEOX_STARTED"
 
 
 def note_start(environment: MutableMapping[str, str] | None = None, *, anew: bool = False) -> None:
-    """Let this process and those it starts know since when the job runs: from now on, unless it is known already. anew: now it begins."""
+    """Let this process and those it starts know since when the job runs: from now on, unless it is known already. anew: now it begins.
+
+    A rank that torchrun has started again learns nothing from its predecessors: the job is as old as torchrun, our parent.
+    """
     variables = os.environ if environment is None else environment
     if anew or STARTED_VARIABLE not in variables:
-        variables[STARTED_VARIABLE] = repr(time.time())
+        again = not anew and restart_count(variables) > 0
+        variables[STARTED_VARIABLE] = repr((process_start(os.getppid()) if again else None) or time.time())
+
+
+def process_start(pid: int) -> float | None:
+    """When a process of this machine was started, in seconds since the epoch; None where it is not known (there is none, or this is not Linux)."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])  # since the machine booted
+    except OSError:
+        return None
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def job_start(environment: Mapping[str, str] | None = None) -> float:

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from megatron.errors import NeoXError
+
 
 def run_world(size: int, function: Callable[..., Any], *arguments: Any, timeout_seconds: float = 240) -> list[Any]:
     """Run `function(rank, *arguments)` on `size` forked ranks of one gloo world; return what they returned, in rank order.
@@ -43,6 +45,15 @@ def run_world(size: int, function: Callable[..., Any], *arguments: Any, timeout_
     if failures:
         raise AssertionError("\n".join(failures))
     return [value for _, value in results]
+
+
+def error_of(action: Callable[[], Any]) -> str:
+    """What a NeoXError says that `action` raises, for a rank to give back; "no error" when it raises none."""
+    try:
+        action()
+    except NeoXError as error:
+        return str(error)
+    return "no error"
 
 
 def _receive(pipe: Any, rank: int, timeout_seconds: float) -> tuple[bool, Any]:

@@ -20,6 +20,7 @@ from megatron.checkpointing.inspecting.blocks import blocks
 from megatron.checkpointing.inspecting.tensors import TensorReader
 from megatron.checkpointing.layout import list_checkpoints
 from megatron.checkpointing.manifest import check_files
+from megatron.checkpointing.names import kind_of
 from megatron.checkpointing.state_file import read_state
 from megatron.launcher.worker import run_worker
 
@@ -60,11 +61,6 @@ def deviations(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> De
         name: _relative(difference, max(largest.get(name, 0.0), FLOOR * largest_of_kind.get(kind_of(name), 0.0)))
         for name, difference in differences.items()
     }
-
-
-def kind_of(name: str) -> str:
-    """What a tensor is of its parameter: "weight", "exp_avg", ..."""
-    return name.rpartition("/")[2]
 
 
 def _verified(checkpoint: Path) -> TensorReader:

@@ -8,9 +8,14 @@ SAVE/global_step{N}/        one checkpoint; it appears under this name only when
     configs/config.yml      the configuration of the run
     forward_pass.json       losses of a forward pass, where a run keeps them (megatron/training/forward_check.py)
     manifest.json           size and SHA-256 of every other file
-SAVE/.lock                  who saves here, locked while that run lives (lock.py); in a store `.owner.json` (remote/ownership.py)
+SAVE/.lock                  who saves here, locked while that run lives (saving/lock.py)
 SAVE/.tmp-*                 being written or deleted: never read, cleaned up by a later save
 SAVE/.replaced-global_step{N}   the earlier checkpoint of that iteration, only while it is being replaced
+SAVE/wandb_run_id, comet_run_id[.rank{N}]   under which a resumed run goes on at these services (megatron/monitor/writers/run_id.py)
+
+In a store nothing can be locked or renamed. Instead of the last entries but one there are:
+SAVE/.owner.json            who saves here; a run that finds another one there stops (remote/ownership.py)
+SAVE/global_step{N}/.tmp-*  it is being uploaded, and by whom (remote/publish.py); no checkpoint without its manifest counts
 """
 
 from __future__ import annotations
@@ -59,9 +64,8 @@ def existing_checkpoints(directory: Path) -> list[CheckpointPath]:
     One that a crash left set aside (`.replaced-...`) counts while no other has its name.
     """
     found: dict[int, Path] = {}
-    for path in (
-        sorted(directory.iterdir(), reverse=True) if directory.is_dir() else []
-    ):  # "global..." before ".replaced..."
+    paths = sorted(directory.iterdir(), reverse=True) if directory.is_dir() else []
+    for path in paths:  # "global..." before ".replaced..."
         match = _NAME.fullmatch(path.name.removeprefix(REPLACED_PREFIX))
         if match and path.is_dir():
             found.setdefault(int(match[1]), path)
@@ -101,6 +105,11 @@ def checkpoint_candidates(directory: Path, *, iteration: int | None = None) -> l
     itself = _as_checkpoint(directory)
     if itself and iteration in (None, itself.iteration):
         return [itself]
+    if itself:
+        raise CheckpointError(
+            f"{directory} is the checkpoint of iteration {itself.iteration}, not of {iteration}: give {directory.parent}, the directory "
+            "it is in, or leave out the iteration"
+        )
     existing = existing_checkpoints(directory)
     if iteration is not None:
         wanted = [found for found in existing if found.iteration == iteration]

@@ -110,6 +110,8 @@ def describe(error: BaseException) -> Failure:
     """An exception as a sentence: our own errors as they are, those of the system with the host they happened on."""
     if isinstance(error, (CheckpointError, DataError)):
         return Failure(str(error), type(error))
+    if isinstance(error, NeoXError):  # a store that nobody knows, a package that is not installed
+        return Failure(str(error))
     name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     return Failure(f"{name}{_first_line(error)} (on host {socket.gethostname()})", ours=False)
 

@@ -86,7 +86,9 @@ def read_state(checkpoint: Path) -> SavedState:
                 f"{path} has format {written_format}, and this version reads formats up to {FORMAT}: install a newer version"
             )
         shapes = {name: tuple(facts["shape"]) for name, facts in content["tensors"].items()}
-        return SavedState(int(content["iteration"]), content["run_state"], content["scalars"], shapes, content)
+        return SavedState(
+            int(content["iteration"]), dict(content["run_state"]), dict(content["scalars"]), shapes, content
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 

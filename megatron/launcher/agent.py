@@ -51,10 +51,11 @@ def run_agent(options: AgentOptions, ranks: Ranks) -> int:
     environment = rank_environment(options)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of this process; ranks keep their warnings
     os.environ["OMP_NUM_THREADS"] = "1"
-    from megatron.launcher.node_agent import run_node  # takes a second: after the signal handlers are in place
-
     if ranks.stop_signal is None:
-        run_node(options, ranks, environment=environment)
+        from megatron.launcher.node_agent import run_node  # takes a second: after the signal handlers are in place
+
+        if ranks.stop_signal is None:
+            run_node(options, ranks, environment=environment)
     return conclude(ranks, world_size=options.nodes * options.ranks, saves=options.saves)
 
 
@@ -69,9 +70,13 @@ def rank_environment(options: AgentOptions) -> dict[str, str]:
 def pass_signals_on(ranks: Ranks) -> None:
     """From now on signals to this process go to the ranks, which may not exist yet."""
 
+    interrupted = False
+
     def on_stop(number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and ranks.stop_signal == signal.SIGINT:
+        nonlocal interrupted
+        if number == signal.SIGINT and interrupted:
             ranks.abandon()
+        interrupted |= number == signal.SIGINT
         ranks.stop(signal.SIGTERM if number == signal.SIGHUP else number)
 
     def on_notice(number: int, _: FrameType | None) -> None:
@@ -81,6 +86,7 @@ def pass_signals_on(ranks: Ranks) -> None:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asked to live on
             signal.signal(number, on_stop)
     signal.signal(signal.SIGUSR2, on_notice)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*POLITE_SIGNALS, signal.SIGHUP))  # deepy.py has them wait until now
 
 
 def conclude(ranks: Ranks, *, world_size: int, saves: bool = False) -> int:

@@ -95,7 +95,7 @@ def agent_command(
         saves=job.saves,
     )
     argv = (sys.executable, "-m", "megatron.launcher.agent", *options.argv())
-    return Command(argv, {**(environment or {}), **job.environment}, node=host.name)
+    return Command(argv, {**(environment or {}), **job.environment}, node=host.name, awaits_signals=True)
 
 
 def _integers(text: str) -> tuple[int, ...]:

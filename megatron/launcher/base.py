@@ -49,11 +49,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Command:
-    """One program to start on this machine. environment: variables it gets beyond those of this process; node: whom it serves."""
+    """One program to start on this machine. environment: variables it gets beyond those of this process; node: whom it serves.
+
+    awaits_signals: it is started with the signals that stop a job held back, and lets them come in once it listens to them.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     node: str = "localhost"
+    awaits_signals: bool = False
 
     def __str__(self) -> str:
         """As one would type it into a shell."""

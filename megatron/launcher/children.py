@@ -22,22 +22,28 @@ def start_child(
     death_signal: signal.Signals,
     stdin: Any = None,
     output: Any = None,
+    held_back: Iterable[signal.Signals] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, with exactly this environment; output goes where ours goes, or both to the file `output`.
 
     Its own session keeps a Ctrl-C on the terminal from reaching it directly, so that every signal reaches it once, through us.
     death_signal: what the kernel sends it when this process dies, however it dies (Linux; elsewhere nothing is sent).
+    held_back: signals that wait until it lets them come in, instead of ending it while its interpreter starts.
     """
     on_start = _die_with_parent(death_signal) if sys.platform == "linux" else None
-    return subprocess.Popen(
-        argv,
-        env=dict(environment),
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-        preexec_fn=on_start,
-    )
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)  # a child begins with the mask of its parent
+    try:
+        return subprocess.Popen(
+            argv,
+            env=dict(environment),
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=on_start,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def send_signal(child: subprocess.Popen[bytes], number: int) -> None:

@@ -6,20 +6,21 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
 from megatron.launcher.base import Command
 from megatron.launcher.children import end_children, send_signal, start_child
-from megatron.stopping import STOPPED, status_of_signal
+from megatron.stopping import POLITE_SIGNALS, STOPPED, status_of_signal
 
 POLL_SECONDS = 0.05
 END_PATIENCE = 15.0
 """Seconds for the other commands to end after one failed, and for all beyond the grace period of their ranks."""
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+STOPS = (*POLITE_SIGNALS, signal.SIGHUP)
+FORWARDED = (*STOPS, signal.SIGUSR2)
 
 
 def run_commands(commands: Sequence[Command], *, grace_seconds: float) -> int:
@@ -54,7 +55,8 @@ class _Group:
         if self._stop is not None:
             return
         environment = with_paths(os.environ, command.environment)
-        self._children.append(start_child(command.argv, environment, death_signal=signal.SIGTERM))
+        held_back = STOPS if command.awaits_signals else ()
+        self._children.append(start_child(command.argv, environment, death_signal=signal.SIGTERM, held_back=held_back))
         if self._stop is not None:  # it came before the child could be told of it
             send_signal(self._children[-1], signal.SIGTERM)
 
@@ -69,6 +71,11 @@ class _Group:
             codes = [child.poll() for child in self._children]
             failed = next((code for code in codes if code not in (None, 0, STOPPED)), None)
             if failed is not None:
+                if failed < 0 and self._stop is None:  # else it has said itself why it ended
+                    name = signal.Signals(-failed).name
+                    sys.stderr.write(
+                        f"error: the agent was killed by signal {-failed} ({name}), and its ranks with it\n"
+                    )
                 return status_of_signal(-failed) if failed < 0 else failed
             if None not in codes:
                 return STOPPED if STOPPED in codes else 0

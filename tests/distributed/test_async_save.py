@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,6 @@ from megatron.checkpointing.layout import list_checkpoints
 from megatron.checkpointing.manifest import check_files
 from megatron.checkpointing.saving import hashing_writer, save
 from megatron.checkpointing.saving.save import save_checkpoint
-from megatron.errors import CheckpointError
 from megatron.training.checkpointer import Checkpointer
 from megatron.training.data_ledger import DataLedger
 from megatron.training.exit_policy import ExitPolicy
@@ -30,7 +29,7 @@ from megatron.training.guards.spikes import Spike
 from megatron.training.rollback import Rollback
 from megatron.training.state import TrainState
 from tests.deepspeed_world import Case, Engines, start_engine
-from tests.worlds import run_world
+from tests.worlds import error_of, run_world
 
 FP16 = {"fp16": {"enabled": True, "initial_scale_power": 8}}
 OFFLOAD = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
@@ -201,14 +200,6 @@ class Stopped(NamedTuple):
 
 def full_disk(self: hashing_writer.HashedFile, data: Any) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def error_of(action: Callable[[], Any]) -> str:
-    try:
-        action()
-    except CheckpointError as error:
-        return str(error)
-    return "no error"
 
 
 def fail_in_the_background(rank: int, directory: Path) -> Stopped:

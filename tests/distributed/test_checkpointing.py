@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ from megatron.checkpointing.saving import hashing_writer, save
 from megatron.checkpointing.saving.retention import prune_checkpoints
 from megatron.checkpointing.saving.save import save_checkpoint
 from megatron.engine.protocol import FullTensor, Piece
-from megatron.errors import CheckpointError
 from megatron.mpu.groups import Group
 from tests.unit.checkpointing.fakes import FakeEngine, fake_engine, full_values
-from tests.worlds import run_world
+from tests.worlds import error_of, run_world
 
 CASES = 6
 RUN_STATE = {"iteration": 1, "consumed_samples": 123}
@@ -88,14 +86,6 @@ def test_what_several_ranks_hold_is_written_once_and_shared_among_them(tmp_path:
     sizes = [path.stat().st_size for path in (tmp_path / "global_step1").glob("*.distcp")]
     assert len(sizes) == 2
     assert all(400_000 <= size < 420_000 for size in sizes)  # four tensors of 200 kB in all, two on each rank
-
-
-def error_of(action: Callable[[], Any]) -> str:
-    try:
-        action()
-    except CheckpointError as error:
-        return str(error)
-    return "no error"
 
 
 def failing_cases(rank: int, directory: Path) -> dict[str, str]:

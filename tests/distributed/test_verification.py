@@ -9,7 +9,6 @@ import torch.distributed as dist
 
 from megatron.checkpointing import manifest
 from megatron.checkpointing.loading.load import load_checkpoint
-from megatron.checkpointing.loading.verify import shares
 from megatron.checkpointing.manifest import read_manifest
 from megatron.checkpointing.saving.retention import prune_checkpoints
 from megatron.checkpointing.saving.save import save_checkpoint
@@ -67,12 +66,3 @@ def test_each_file_is_hashed_once_and_a_damaged_one_sends_all_ranks_to_the_check
         assert found["error"] == f"no checkpoint in {tmp_path} can be loaded: {sentence}"
         assert found["pruned"] == []
     assert (tmp_path / "global_step1").exists()
-
-
-def test_files_are_shared_out_by_their_sizes() -> None:
-    sizes = {"a": 90, "b": 50, "c": 40, "d": 10, "e": 0}
-    divided = shares(sizes, 2)
-    assert sorted(name for names in divided for name in names) == sorted(sizes)
-    assert [sum(sizes[name] for name in names) for names in divided] == [100, 90]
-    assert shares(sizes, 2) == shares(dict(reversed(sizes.items())), 2)
-    assert shares({}, 3) == [[], [], []]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 
 import pytest
@@ -177,6 +178,22 @@ def test_processes_know_when_their_job_began_unless_a_new_one_begins():
     assert job_start(variables) == 1000.5
     note_start(variables, anew=True)
     assert job_start(variables) >= began
+
+
+def test_ranks_that_torchrun_starts_again_know_when_torchrun_began(monkeypatch):
+    """They are told nothing by their predecessors; what those have saved would count for nothing."""
+    before = time.time()
+    torchrun = subprocess.Popen(["sleep", "60"])
+    after = time.time()
+    monkeypatch.setattr("megatron.environment.os.getppid", lambda: torchrun.pid)
+    time.sleep(0.2)
+    first, second = {"TORCHELASTIC_RESTART_COUNT": "0"}, {"TORCHELASTIC_RESTART_COUNT": "1"}
+    note_start(first)
+    note_start(second)
+    torchrun.kill()
+    torchrun.wait()
+    assert job_start(first) > after + 0.1
+    assert before - 0.05 < job_start(second) < after + 0.05  # the kernel counts in hundredths of a second
 
 
 def test_restarts_are_counted_by_whoever_starts_the_ranks():

@@ -23,7 +23,6 @@ import gc
 import multiprocessing
 import os
 import platform
-import re
 import shutil
 import statistics
 import tempfile
@@ -38,6 +37,7 @@ import torch.distributed as dist
 from megatron.checkpointing.planners import CHUNK_BYTES
 from megatron.mpu.groups import SINGLE, Group
 from tools.benchmark.checkpoint_ways import WAYS, State, build_state, copy_memory, copy_state
+from tools.benchmark.processor import file_name, processor
 from tools.benchmark.resident import resident_peak
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -210,15 +210,6 @@ def describe_machine(directory: Path | None) -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The processor's name, for the file's name."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    return found[1].strip() if found else "cpu"
-
-
 def file_system(directory: Path) -> str:
     """The type of the file system that a directory lies in."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
@@ -249,7 +240,7 @@ def main() -> None:
         case["targets"] = judge(case)
         print_case(case)
         report["cases"].append(case)
-    output = options.output or RESULTS / f"checkpoint_{re.sub(r'[^A-Za-z0-9]+', '_', processor())}.json"
+    output = options.output or RESULTS / file_name("checkpoint")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten: {output.name}")

@@ -33,6 +33,7 @@ from megatron.data.gpt_dataset import build_gpt_dataset
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.data.maps import index_maps
 from megatron.data.maps.index_cache import ArrayPieces
+from tools.benchmark.processor import file_name, processor
 from tools.benchmark.virtual_corpus import write_virtual_corpus
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -196,15 +197,6 @@ def print_table(cases: list[dict[str, Any]]) -> None:
         )
 
 
-def processor() -> str:
-    """The processor's name, for the file's name."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    return found[1].strip() if found else "cpu"
-
-
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure building index maps and blends.")
@@ -232,7 +224,7 @@ def main() -> None:
         print(
             f"blend of 8 datasets, {samples:.0e} samples: {blends[-1]['seconds']:.2f} s, cpu {blends[-1]['cpu_seconds']:.2f} s"
         )
-    output = options.output or RESULTS / f"index_maps_{re.sub(r'[^A-Za-z0-9]+', '_', processor())}.json"
+    output = options.output or RESULTS / file_name("index_maps")
     output.parent.mkdir(parents=True, exist_ok=True)
     report = {"processor": processor(), "numpy": np.__version__, "maps": cases, "blends": blends}
     output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

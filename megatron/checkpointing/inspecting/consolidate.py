@@ -11,10 +11,9 @@ from typing import BinaryIO
 from megatron.atomic import atomic_file
 from megatron.checkpointing.files import sha256_of
 from megatron.checkpointing.inspecting.contents import Contents
-from megatron.checkpointing.inspecting.names import parameter_of
 from megatron.checkpointing.inspecting.safetensors_file import Written, aligned, header, sha256_of_values, write_values
 from megatron.checkpointing.inspecting.tensors import TensorReader
-from megatron.checkpointing.loading.fit import is_weight
+from megatron.checkpointing.names import is_weight, parameter_of
 from megatron.checkpointing.settings import SETTINGS
 from megatron.errors import CheckpointError
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron.checkpointing.compare import FLOOR, kind_of
+from megatron.checkpointing.compare import FLOOR
 from megatron.checkpointing.inspecting.blocks import BLOCK_ELEMENTS, blocks
 from megatron.checkpointing.inspecting.contents import Contents
 from megatron.checkpointing.inspecting.tensors import TensorReader
+from megatron.checkpointing.names import kind_of
 from megatron.neox_arguments import NeoXArgs
 
 _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16}

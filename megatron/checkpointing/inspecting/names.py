@@ -1,25 +1,13 @@
-"""The names of a checkpoint's tensors: which parameter, which kind of its values, which layer and module; and how to ask for them.
-
-`"2.attention.dense.weight/exp_avg"` is the `exp_avg` of the parameter `dense.weight` in module `attention` of layer 2.
-"""
+"""How to ask for tensors of a checkpoint, and the order in which they are shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
+from megatron.checkpointing.names import parameter_of
 from megatron.errors import CheckpointError
 from megatron.registry import did_you_mean
-
-
-def parameter_of(name: str) -> str:
-    """The parameter that a tensor belongs to."""
-    return name.rpartition("/")[0]
-
-
-def kind_of(name: str) -> str:
-    """What a tensor is of its parameter: "weight", "exp_avg", ..."""
-    return name.rpartition("/")[2]
 
 
 def in_order(names: Iterable[str]) -> list[str]:

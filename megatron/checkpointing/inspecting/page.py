@@ -8,7 +8,7 @@ from typing import Any
 
 from megatron.checkpointing.inspecting.contents import Contents
 from megatron.checkpointing.inspecting.lines import Line, columns, heading, named
-from megatron.checkpointing.loading.fit import is_weight
+from megatron.checkpointing.names import is_weight
 from megatron.data.ledger.segments import Ledger, SourceRecord
 from megatron.neox_arguments.reading.values import quote
 from megatron.text import GIB, MIB, grid, memory, percent, time

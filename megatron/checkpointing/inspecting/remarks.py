@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from megatron.checkpointing.loading.fit import WEIGHT
+from megatron.checkpointing.names import WEIGHT
 from megatron.text import percent
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from megatron.checkpointing.inspecting.contents import SavedTensor
-from megatron.checkpointing.inspecting.names import in_order, kind_of, parameter_of
+from megatron.checkpointing.inspecting.names import in_order
 from megatron.checkpointing.inspecting.remarks import remarks
-from megatron.checkpointing.loading.fit import WEIGHT
+from megatron.checkpointing.names import WEIGHT, kind_of, parameter_of
 
 if TYPE_CHECKING:
     from megatron.checkpointing.inspecting.statistics import Statistics

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from megatron.checkpointing.inspecting.lines import Line, columns
 from megatron.checkpointing.inspecting.tree import Node
-from megatron.checkpointing.loading.fit import WEIGHT
+from megatron.checkpointing.names import WEIGHT
 
 Cell = tuple[str, str]
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from megatron.checkpointing.names import is_weight, kind_of, parameter_of
 from megatron.checkpointing.state_file import Shapes
 from megatron.errors import CheckpointError
 
-WEIGHT = "weight"
 _SHOWN = 5
-
-
-def is_weight(name: str) -> bool:
-    """Whether a tensor's name is that of a weight, not of optimizer state."""
-    return name.endswith(f"/{WEIGHT}")
 
 
 def check_fit(saved: Shapes, wanted: Shapes, *, checkpoint: Path) -> None:
@@ -74,11 +69,11 @@ def _check_optimizer(saved: Shapes, wanted: Shapes, checkpoint: Path) -> None:
 
 
 def _weights(shapes: Shapes) -> Shapes:
-    return {name.removesuffix(f"/{WEIGHT}"): shape for name, shape in shapes.items() if is_weight(name)}
+    return {parameter_of(name): shape for name, shape in shapes.items() if is_weight(name)}
 
 
 def _kinds(names: Iterable[str]) -> list[str]:
-    return sorted({name.rpartition("/")[2] for name in names})
+    return sorted(set(map(kind_of, names)))
 
 
 def _count(names: list[str]) -> str:

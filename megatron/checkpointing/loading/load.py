@@ -21,9 +21,10 @@ from megatron.checkpointing.layout import (
     no_loadable_checkpoint,
 )
 from megatron.checkpointing.loading.chunk_reader import ChunkReader
-from megatron.checkpointing.loading.fit import check_fit, is_weight, merge_shapes
+from megatron.checkpointing.loading.fit import check_fit, merge_shapes
 from megatron.checkpointing.loading.verify import verify
 from megatron.checkpointing.manifest import Verification
+from megatron.checkpointing.names import is_weight
 from megatron.checkpointing.places import place
 from megatron.checkpointing.planners import PieceLoadPlanner
 from megatron.checkpointing.ranks import Ranks

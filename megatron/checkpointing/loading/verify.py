@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
+from megatron.checkpointing.balance import balanced
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.files import FileFacts
 from megatron.checkpointing.manifest import Verification, check_file, check_files, is_hashed_when_full, read_manifest
@@ -19,19 +19,9 @@ def verify(checkpoint: Path, verification: Verification, ranks: Ranks) -> None:
     listed = ranks.first(lambda: _checked_fast(checkpoint))
     if verification == "fast":
         return
-    mine = shares({name: facts["size"] for name, facts in listed.items()}, ranks.group.size)[ranks.group.rank]
+    mine = balanced({name: facts["size"] for name, facts in listed.items()}, ranks.group.size)[ranks.group.rank]
     found = ranks.every(lambda: _problems(checkpoint, {name: listed[name] for name in mine}))
     ranks.first(lambda: _raise([problem for of_rank in found for problem in of_rank]))
-
-
-def shares(sizes: Mapping[str, int], count: int) -> list[list[str]]:
-    """Divide files among `count` ranks: from the largest on, each goes to the rank that has the least to read so far."""
-    loads, names = [0] * count, [list[str]() for _ in range(count)]
-    for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
-        rank = loads.index(min(loads))
-        loads[rank] += size
-        names[rank].append(name)
-    return names
 
 
 def _checked_fast(checkpoint: Path) -> FileFacts:

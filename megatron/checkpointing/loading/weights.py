@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from megatron.checkpointing.loading.fit import WEIGHT
 from megatron.checkpointing.loading.load import LoadedCheckpoint, load_tensors
 from megatron.checkpointing.manifest import Verification
+from megatron.checkpointing.names import WEIGHT
 from megatron.checkpointing.places import place
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.mpu.groups import SINGLE, Group

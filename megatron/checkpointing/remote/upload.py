@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from megatron.checkpointing.balance import balanced
 from megatron.checkpointing.files import FileFacts
 from megatron.checkpointing.layout import iteration_of, read_latest, write_latest
-from megatron.checkpointing.loading.verify import shares
 from megatron.checkpointing.manifest import MANIFEST, Verification, read_manifest
 from megatron.checkpointing.places import is_local, place
 from megatron.checkpointing.ranks import Ranks
+from megatron.checkpointing.remote.ownership import take
 from megatron.checkpointing.remote.publish import DEFAULT_CHUNK_BYTES, Upload, begin, publish, upload_file
 from megatron.checkpointing.remote.reach import asking
 from megatron.checkpointing.remote.retry import retried
@@ -39,7 +40,7 @@ def upload_checkpoint(
     marks: list[Path] = []
     try:
         files = ranks.first(lambda: _begin(checkpoint, final, marks))
-        mine = shares({name: facts["size"] for name, facts in files.items()}, group.size)[group.rank]
+        mine = balanced({name: facts["size"] for name, facts in files.items()}, group.size)[group.rank]
 
         def upload() -> None:
             for name in mine:
@@ -84,5 +85,6 @@ def _begin(checkpoint: Path, final: Path, marks: list[Path]) -> FileFacts:
         raise CheckpointError(f"{final} is no URL: there is nothing to upload to")
     files = dict(read_manifest(checkpoint))
     with asking(final.parent):
+        take(final.parent)
         marks.append(begin(final))
     return files

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as StillRunning
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -38,15 +37,13 @@ class Background:
     def wait(self, *, seconds: float = float("inf")) -> None:
         """Wait until nothing runs any more, or for so long. Raises what the newest action has raised, each time."""
         while self._work is not None and seconds > 0:
-            try:
-                self._work.result(timeout=min(LOOK_SECONDS, seconds))
-            except StillRunning:
-                if self._work.done():  # it is the action's own
-                    raise
+            ended, _ = wait([self._work], timeout=min(LOOK_SECONDS, seconds))
+            if ended:
+                self._work.result()
+                self._work = None
+            else:
                 seconds -= LOOK_SECONDS
                 self._alive()
-            else:
-                self._work = None
 
 
 def in_background(action: Callable[[], T], *, name: str) -> Future[T]:

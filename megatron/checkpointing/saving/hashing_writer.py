@@ -1,4 +1,4 @@
-"""Writes the files of torch.distributed.checkpoint (their format: chunk_reader.py), hashed while they are written.
+"""Writes the files of torch.distributed.checkpoint (their format: loading/chunk_reader.py), hashed while they are written.
 
 Writing costs little more than the disk does: several files at once, each by a thread that writes a block and hashes it while it is
 still in the processor's cache; the disk works meanwhile; nothing is copied that lies contiguous on the CPU.
@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteIte
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.serialization import get_crc32_options, set_crc32_options
 
+from megatron.checkpointing.balance import balanced
 from megatron.checkpointing.files import FileFacts
 from megatron.checkpointing.manifest import TENSOR_SUFFIX
 from megatron.checkpointing.saving.background import in_background
@@ -142,15 +143,9 @@ class HashedFile(io.FileIO):
 
 def spread(items: list[WriteItem]) -> list[list[WriteItem]]:
     """The items of each file, about equally many bytes, in the order in which they were given."""
-    sizes = [_item_bytes(item) for item in items]
-    files = min(FILES, len(items), 1 + sum(sizes) // FILE_BYTES)
-    numbers: list[list[int]] = [[] for _ in range(files)]
-    filled = [0] * files
-    for number in sorted(range(len(items)), key=lambda number: -sizes[number]):
-        file = filled.index(min(filled))
-        numbers[file].append(number)
-        filled[file] += sizes[number]
-    return [[items[number] for number in sorted(of_file)] for of_file in numbers]
+    sizes = dict(enumerate(map(_item_bytes, items)))
+    files = min(FILES, len(items), 1 + sum(sizes.values()) // FILE_BYTES)
+    return [[items[number] for number in numbers] for numbers in balanced(sizes, files)]
 
 
 def standing_alone(tensor: Tensor) -> Tensor:

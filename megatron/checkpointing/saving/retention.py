@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from megatron.checkpointing.errors import DamagedCheckpoint
+from megatron.checkpointing.errors import DamagedCheckpoint, reason_of
 from megatron.checkpointing.layout import list_checkpoints, read_latest
 from megatron.checkpointing.loading.verify import verify
 from megatron.checkpointing.manifest import Verification
@@ -46,7 +46,7 @@ def prune_checkpoints(
     all files are there, have their sizes, and the small ones their hashes; with "full" nothing goes before the files of one that stays
     have been hashed, by all ranks together.
 
-    Incomplete or damaged checkpoints neither count nor go. What cannot be deleted is a warning, not an error: the run goes on.
+    Incomplete or damaged checkpoints neither count nor go. What cannot be read or deleted is a warning, not an error: the run goes on.
     """
     directory = place(directory)
     ranks = Ranks(group, doing=f"deleting checkpoints in {directory}")
@@ -65,9 +65,14 @@ def prune_checkpoints(
 
 
 def _divide(directory: Path, keep_last: int, keep: Collection[int]) -> tuple[list[Path], list[Path]]:
-    """(what stays, newest first; what goes, oldest first) of the complete checkpoints."""
-    complete = {found.iteration: found.path for found in list_checkpoints(directory)}
-    gone = superseded(complete, keep_last=keep_last, latest=read_latest(directory), keep=keep)
+    """(what stays, newest first; what goes, oldest first) of the complete checkpoints; nothing of a place that does not answer."""
+    try:
+        complete = {found.iteration: found.path for found in list_checkpoints(directory)}
+        latest = read_latest(directory)
+    except Exception as error:  # the libraries of stores have errors of their own
+        logger.warning("nothing is deleted in %s, which cannot be read (%s)", directory, reason_of(error))
+        return [], []
+    gone = superseded(complete, keep_last=keep_last, latest=latest, keep=keep)
     return [complete[iteration] for iteration in reversed(complete) if iteration not in gone], [
         complete[each] for each in gone
     ]

@@ -23,8 +23,8 @@ from megatron.checkpointing.files import (
     write_durably,
 )
 from megatron.checkpointing.layout import REPLACED_PREFIX, checkpoint_name, write_latest
-from megatron.checkpointing.loading.fit import is_weight
 from megatron.checkpointing.manifest import file_facts, write_manifest
+from megatron.checkpointing.names import is_weight
 from megatron.checkpointing.places import is_local, place
 from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.remote.publish import Upload

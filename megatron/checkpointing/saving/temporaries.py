@@ -20,6 +20,7 @@ from megatron.checkpointing.files import (
     temporary_path,
 )
 from megatron.checkpointing.layout import REPLACED_PREFIX
+from megatron.environment import process_start
 
 IDLE_SECONDS = 3600.0
 CLOCK_SECONDS = 5.0
@@ -100,18 +101,13 @@ def maker_is_gone(path: Path) -> bool:
 def _number_is_reused(path: Path, written_at: float) -> bool:
     """Whether the process of this host that has its maker's number now was started after a temporary was written last.
 
-    So it is where the processes of a container get the same numbers each time. Known on Linux alone.
+    So it is where the processes of a container get the same numbers each time.
     """
     owner = _OWNER.search(path.name)
     if not owner or owner["host"] != host_name():
         return False
-    try:
-        status = Path(f"/proc/{owner['pid']}/stat").read_text()
-    except OSError:
-        return False
-    ticks = int(status.rpartition(")")[2].split()[19])  # since the machine was booted
-    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return booted_at + ticks / os.sysconf("SC_CLK_TCK") > written_at + CLOCK_SECONDS
+    started_at = process_start(int(owner["pid"]))
+    return started_at is not None and started_at > written_at + CLOCK_SECONDS
 
 
 def _is_running(pid: int) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.layout import list_checkpoints
 from megatron.checkpointing.places import place
 from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.remote.upload import is_uploaded, upload_checkpoint
+from megatron.checkpointing.remote.write import check_can_upload
 from megatron.errors import CheckpointError
 from megatron.log import get_logger
 from megatron.mpu.groups import Group
@@ -33,6 +35,11 @@ class Uploads:
         directory = place(args.save)
         ranks = Ranks(group, doing=f"looking for checkpoints in {directory}")
         self._waiting = {found.iteration: found.path for found in ranks.first(lambda: list_checkpoints(directory))}
+        if group.rank == 0:
+            try:
+                check_can_upload(place(args.s3_path))
+            except CheckpointError as error:
+                logger.warning("%s; until it can be, checkpoints stay in %s", error, directory)
 
     @property
     def waiting(self) -> frozenset[int]:
@@ -46,7 +53,8 @@ class Uploads:
     def upload(self) -> Iterator[Path]:
         """Upload what is waiting, the newest first, over all ranks of the group; each when it is there, if it was not before.
 
-        What cannot be uploaded is a warning, and goes on waiting.
+        What cannot be uploaded is a warning, and goes on waiting; so do those behind it, unless it was itself the reason: training
+        would stand still at the next save while a store that is away is asked for each of them.
         """
         for iteration in sorted(self._waiting, reverse=True):
             checkpoint = self._waiting[iteration]
@@ -56,6 +64,8 @@ class Uploads:
                 self._reason = str(error)
                 if self._group.rank == 0:
                     logger.warning("%s; it stays in %s, and is tried again after the next save", error, checkpoint)
+                if not isinstance(error, DamagedCheckpoint):
+                    return
             else:
                 del self._waiting[iteration]
                 if there is not None:

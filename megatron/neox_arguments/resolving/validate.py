@@ -14,6 +14,7 @@ from megatron.neox_arguments.resolving.checks.checkpoints import (
     check_checkpoint_exists,
     check_checkpoint_factor,
     check_one_lr_schedule,
+    check_something_is_loaded,
 )
 from megatron.neox_arguments.resolving.checks.curriculum import (
     check_curriculum,
@@ -137,6 +138,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_buckets,
     check_part_size,
     check_one_lr_schedule,
+    check_something_is_loaded,
     check_loss_spike,
     check_time_limit,
     check_restarts,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.planner import LoadPlan
 
 from megatron.checkpointing.loading import load
-from megatron.checkpointing.loading.fit import is_weight
+from megatron.checkpointing.names import is_weight
 from megatron.checkpointing.planners import PieceLoadPlanner, PieceSavePlanner
 from megatron.engine import base, zero_state
 from megatron.engine.base import BaseEngine

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from megatron.checkpointing.compare import deviations, kind_of
+from megatron.checkpointing.compare import deviations
 from megatron.checkpointing.digest import logical_sha256
 from megatron.checkpointing.inspecting.tensors import TensorReader
 from megatron.checkpointing.layout import checkpoint_name
+from megatron.checkpointing.names import kind_of
 from megatron.checkpointing.state_file import read_state
 from megatron.data.indexed_dataset import IndexedDatasetWriter
 from tests import deepspeed_world  # noqa: F401  prepares torch and DeepSpeed for forked ranks

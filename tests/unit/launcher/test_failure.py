@@ -36,6 +36,11 @@ def test_a_rank_that_the_watchdog_of_nccl_aborted_is_a_consequence():
     assert first_cause([Failure(1, -6), raised]) is raised
 
 
+def test_a_rank_that_was_ended_beside_one_that_failed_is_a_consequence():
+    raised = Failure(0, 1, record(1.0))
+    assert first_cause([Failure(1, -15), raised]) is raised
+
+
 def test_an_error_of_ours_is_one_sentence_named_by_rank():
     failure = Failure(3, 1, record(0, "the file is missing: make it", expected=True))
     assert describe_failure(failure, world_size=4) == "error (rank 3): the file is missing: make it"

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from megatron.launcher import process
-from megatron.launcher.base import Command
+from megatron.launcher.agent_options import agent_command
+from megatron.launcher.base import Command, Host, Job
 from megatron.launcher.process import run_commands, with_paths
 
 
@@ -41,8 +42,9 @@ def test_a_failure_outweighs_commands_that_saved_and_stopped():
     assert run_commands([python("import sys; sys.exit(75)"), python("import sys; sys.exit(3)")], grace_seconds=5) == 3
 
 
-def test_a_command_killed_by_a_signal_gives_the_status_a_shell_gives():
+def test_a_command_killed_by_a_signal_gives_the_status_a_shell_gives(capfd):
     assert run_commands([python("import os; os.kill(os.getpid(), 9)")], grace_seconds=5) == 137
+    assert capfd.readouterr().err.startswith("error: the agent was killed by signal 9 (SIGKILL)")
 
 
 def test_the_environment_of_a_command_is_added_to_ours(tmp_path):
@@ -107,6 +109,24 @@ def test_a_signal_that_comes_while_a_command_is_started_stops_it_and_starts_no_o
     assert run_commands([slow, second], grace_seconds=50) == 128 + signal.SIGTERM
     assert time.monotonic() - begin < 30
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("number", process.STOPS)
+def test_a_signal_that_comes_before_the_agent_listens_is_one_of_a_run_that_has_not_begun(monkeypatch, capfd, number):
+    start = process.start_child
+
+    def signalled_soon(*arguments, **options):
+        child = start(*arguments, **options)
+        threading.Timer(
+            0.01, os.kill, (os.getpid(), number)
+        ).start()  # its interpreter takes ten times as long to start
+        return child
+
+    monkeypatch.setattr(process, "start_child", signalled_soon)
+    job = Job("train.py", (), (Host("localhost", (0,)),), saves=True)
+    assert run_commands([agent_command(job)], grace_seconds=20) == 75
+    by = signal.SIGTERM if number == signal.SIGHUP else number
+    assert capfd.readouterr().err == f"stopped by {by.name} before training had begun\n"
 
 
 def test_a_command_that_does_not_end_after_a_signal_is_killed(tmp_path, monkeypatch):

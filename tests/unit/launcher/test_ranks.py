@@ -138,6 +138,40 @@ def test_a_stop_reaches_every_rank_exactly_once_and_waits_for_a_clean_exit(ranks
     assert [(tmp_path / f"out.{rank}").read_text() for rank in range(2)] == ["saved after 15\n"] * 2
 
 
+def test_a_second_stop_changes_nothing(ranks, monkeypatch):
+    sent = []
+    monkeypatch.setattr("megatron.launcher.ranks.send_signal", lambda process, number: sent.append(number))
+    start(ranks, "import time; time.sleep(60)", size=1)
+    ranks.stop(signal.SIGUSR1)
+    ranks.stop(signal.SIGTERM)
+    assert (sent, ranks.stop_signal) == ([signal.SIGTERM], signal.SIGUSR1)
+
+
+def test_a_stop_that_comes_while_ranks_are_started_reaches_them_all(ranks, monkeypatch):
+    def started(*arguments, **options):
+        ranks.stop(signal.SIGTERM)  # as the handler of a signal does
+        return start_child(*arguments, **options)
+
+    monkeypatch.setattr("megatron.launcher.ranks.start_child", started)
+    start(ranks, "import time; time.sleep(60)")
+    wait_until(lambda: all(process.poll() == -signal.SIGTERM for process in ranks._processes.values()))
+
+
+def test_what_a_rank_of_the_last_attempt_complained_of_is_forgotten(ranks):
+    complain = """
+import json, os
+details = {"py_callstack": "the first attempt", "time": 1.0}
+open(os.environ["TORCHELASTIC_ERROR_FILE"], "w").write(json.dumps({"message": {"message": "", "extraInfo": details}}))
+os._exit(1)
+"""
+    start(ranks, complain, size=1)
+    wait_until(ranks.any_failed)
+    assert ranks.cause().record.text == "the first attempt"
+    start(ranks, "import os; os._exit(7)", size=1)
+    wait_until(ranks.any_failed)
+    assert (ranks.cause().exit_code, ranks.cause().record) == (7, None)
+
+
 def test_other_signals_are_passed_on_and_stop_nothing(ranks, tmp_path):
     start(ranks, SAVE_ON_SIGNAL, tmp_path / "out", size=1)
     wait_until((tmp_path / "out.ready0").exists)

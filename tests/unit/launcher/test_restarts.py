@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from megatron.errors import CheckpointError, ConfigError, DataError, NeoXError, PassingError
-from megatron.launcher.agent import conclude, run_agent
+from megatron.launcher.agent import conclude, pass_signals_on, run_agent
 from megatron.launcher.agent_options import AgentOptions, parse_agent_options
 from megatron.launcher.failure import write_error_record
 from megatron.launcher.ranks import Ranks
 from megatron.launcher.restarts import Restarts
+from megatron.stopping import POLITE_SIGNALS
 
 KILLED = "import os; os.kill(os.getpid(), 9)"
 
@@ -94,6 +95,26 @@ def test_ranks_that_saved_and_stopped_are_told_by_their_status_alone(ranks, caps
     run_to_end(ranks, "import sys; sys.exit(75)")
     assert conclude(ranks, world_size=1, saves=True) == 75
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("stop", [[], [signal.SIGUSR1], [signal.SIGTERM]])
+def test_the_second_interrupt_abandons_ranks_that_save_whatever_stopped_them(ranks, capsys, stop):
+    before = {number: signal.getsignal(number) for number in (*POLITE_SIGNALS, signal.SIGHUP, signal.SIGUSR2)}
+    ranks.start(
+        [sys.executable, "-I", "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"], {0: {}}
+    )
+    pass_signals_on(ranks)
+    try:
+        for number in (*stop, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        assert not ranks.abandoned
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ranks.abandoned
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert conclude(ranks, world_size=1, saves=True) == 130
+    assert capsys.readouterr().err.startswith("killed by a second SIGINT")
 
 
 def test_restarts_on_several_machines_are_refused(ranks):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megatron.foreign import directories_of_checkpoints, foreign_kind, what_is_there
+from megatron.foreign import directories_of_checkpoints, is_free, what_is_there
 from megatron.neox_arguments.conflict import Conflict
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ def check_checkpoint_factor(args: Draft) -> None:
             ("checkpoint_factor", "checkpoint_scale"),
             f"on a linear scale this is a whole number of iterations; set it to {max(int(factor), 1)} or {int(factor) + 1}",
         )
+
+
+def check_something_is_loaded(args: Draft) -> None:
+    """What is said of the checkpoint to load is said of one."""
+    for key in ("iteration", "use_checkpoint_lr_scheduler"):
+        if args.load is None and getattr(args, key) not in (None, False):
+            raise Conflict((key, "load"), f"no checkpoint is loaded; name the directory in load, or remove {key}")
 
 
 def check_one_lr_schedule(args: Draft) -> None:
@@ -60,13 +67,19 @@ def check_checkpoint_exists(args: Draft) -> None:
     """What should be loaded is there, so that no run starts from random weights by accident."""
     if args.load is None or args.load_if_exists or "://" in args.load:
         return
-    folder = Path(args.load)
+    try:
+        _check_checkpoint_exists(Path(args.load))
+    except OSError as error:  # no permission, a name that is too long
+        raise Conflict(("load",), f"it cannot be looked into ({error.strerror}); correct the path") from error
+
+
+def _check_checkpoint_exists(folder: Path) -> None:
     if (
         not (folder / "latest").is_file()
         and not any(folder.glob("global_step*"))
         and not folder.name.startswith("global_step")
     ):
-        if foreign_kind(folder):
+        if not is_free(folder):  # with load_if_exists it would be refused as well
             way_out = "; give a directory of checkpoints, or remove the key"
         elif directories_of_checkpoints(folder):
             way_out = ""  # is said with what is there

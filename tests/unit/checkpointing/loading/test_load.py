@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -9,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.manifest import file_facts, read_manifest, write_manifest
+from megatron.checkpointing.places import place
+from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.saving.save import save_checkpoint
+from megatron.checkpointing.state_file import read_state
 from megatron.errors import CheckpointError
+from megatron.mpu.groups import SINGLE
 from tests.unit.checkpointing.fakes import SHAPES, fake_engine, full_values
 
 
@@ -128,6 +134,24 @@ def test_a_given_iteration_is_loaded_and_a_missing_one_lists_what_is_there(two_s
         CheckpointError, match="no checkpoint of iteration 15: complete checkpoints: global_step10, global_step20"
     ):
         load_checkpoint(two_saved, fake_engine(), iteration=15, if_exists=True)
+    with pytest.raises(
+        CheckpointError,
+        match=r"global_step10 is the checkpoint of iteration 10, not of 20: give .*, the directory it is in",
+    ):
+        load_checkpoint(two_saved / "global_step10", fake_engine(), iteration=20)
+
+
+@pytest.mark.parametrize("key", ["run_state", "scalars"])
+def test_a_state_of_another_form_that_the_manifest_vouches_for_is_damage(two_saved: Path, key: str) -> None:
+    path = two_saved / "global_step20" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: None}))
+    with pytest.raises(DamagedCheckpoint, match=r"state\.json cannot be read \(TypeError: "):
+        read_state(path.parent)
+
+
+def test_a_store_that_nobody_knows_is_told_by_what_asks_for_it(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"^xx://bucket/run cannot be opened: "):
+        Ranks(SINGLE, doing="comparing").first(lambda: place("xx://bucket/run"))
 
 
 def test_latest_decides_and_a_checkpoint_directory_can_be_named_itself(two_saved: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from megatron.checkpointing.places import place
 from megatron.checkpointing.remote import ownership
 from megatron.checkpointing.remote.objects import object_of
 from megatron.checkpointing.remote.ownership import OWNER
+from megatron.checkpointing.remote.upload import is_uploaded, upload_checkpoint
 from megatron.checkpointing.saving.save import check_can_save, save_checkpoint
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE
@@ -75,3 +77,16 @@ def test_the_same_run_may_ask_again_and_a_lost_or_strange_file_stops_nobody(
     check_can_save(URL, group=SINGLE)  # does not take back what another run has taken over
     with pytest.raises(CheckpointError, match="another run saves into"):
         save_checkpoint(URL, fake_engine(), iteration=3, run_state={})
+
+
+def test_of_two_runs_that_upload_to_one_place_the_one_that_began_last_goes_on(
+    requests: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = (save_checkpoint(tmp_path / name, fake_engine(), iteration=1, run_state={}) for name in "ab")
+    upload_checkpoint(mine, URL, group=SINGLE)
+    with monkeypatch.context() as there:
+        there.setattr(ownership, "_mine", {})
+        upload_checkpoint(other, URL, group=SINGLE)
+    with pytest.raises(CheckpointError, match=f"another run saves into {URL} now: process {os.getpid()}"):
+        upload_checkpoint(mine, URL, group=SINGLE)
+    assert is_uploaded(other, URL)

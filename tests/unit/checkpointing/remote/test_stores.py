@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from megatron.checkpointing.files import temporary_path
 from megatron.checkpointing.layout import describe_directory, find_checkpoint, list_checkpoints, read_latest
 from megatron.checkpointing.loading.load import load_checkpoint
-from megatron.checkpointing.manifest import check_files
+from megatron.checkpointing.manifest import Verification, check_files
 from megatron.checkpointing.places import place
 from megatron.checkpointing.remote import ranges
+from megatron.checkpointing.remote.objects import StoredObject
 from megatron.checkpointing.remote.publish import Upload, begin, remove_checkpoint
-from megatron.checkpointing.saving import temporaries
+from megatron.checkpointing.saving import retention, temporaries
 from megatron.checkpointing.saving.retention import prune_checkpoints
 from megatron.checkpointing.saving.save import check_can_save, save_checkpoint, take_snapshot, write_snapshot
 from megatron.errors import CheckpointError
@@ -69,6 +71,22 @@ def test_a_chunk_comes_by_one_request_and_no_file_as_a_whole(requests: Requests)
     assert chunks <= len(fetched) <= pieces
 
 
+def test_an_answer_that_is_too_short_is_asked_for_again_and_then_an_error(
+    requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(3) / "state.json"
+    content, read, answers = path.read_bytes(), StoredObject.read, [1]
+
+    def cut(self: StoredObject, start: int, end: int) -> bytes:
+        return read(self, start, end)[: -answers.pop() if answers else None]
+
+    monkeypatch.setattr(StoredObject, "read", cut)
+    assert ranges.RangeFile(path, 0, len(content)).readall() == content
+    answers += [1] * 9
+    with pytest.raises(OSError, match=f"{len(content) - 1} bytes came where {len(content)} were asked for"):
+        ranges.RangeFile(path, 0, len(content)).readall()
+
+
 def test_a_large_chunk_is_held_a_window_at_a_time(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(3)
     fetched = []
@@ -87,8 +105,8 @@ def test_a_large_chunk_is_held_a_window_at_a_time(requests: Requests, monkeypatc
 def test_the_manifest_is_written_last_and_deleted_first(requests: Requests) -> None:
     saved(3)
     written = [key for method, key in requests.made if method in ("pipe_file", "put_file")]
-    assert written.index(MANIFEST.format(3)) == len(written) - 2
-    assert written[-1] == "run/latest"
+    assert written[-2:] == [MANIFEST.format(3), "run/latest"]
+    assert len(set(written)) == len(written)
     requests.made.clear()
     saved(3)
     changes = [made for made in requests.made if made[0] != "cat_file"]
@@ -139,6 +157,15 @@ def test_what_another_process_is_uploading_stays_for_an_hour(
     assert not (place(URL) / "global_step4").exists()
 
 
+def test_a_complete_checkpoint_stays_whose_uploader_died_before_it_took_its_mark_away(
+    requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary_path(saved(2), "upload").write_bytes(b"")
+    monkeypatch.setattr("megatron.checkpointing.remote.publish.IDLE_SECONDS", -1.0)
+    saved(4)
+    assert [found.iteration for found in list_checkpoints(URL)] == [2, 4]
+
+
 def test_latest_is_followed_and_a_damaged_checkpoint_passed_over(
     requests: Requests, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,6 +196,25 @@ def test_a_checkpoint_that_cannot_be_deleted_is_a_warning(requests: Requests, ca
     requests.fail = denied
     assert prune_checkpoints(URL, keep_last=1) == []
     assert "global_step1 is no longer needed but cannot be deleted (Access Denied)" in caplog.text
+
+
+@pytest.mark.parametrize("verification", ["fast", "full"])
+def test_a_store_that_is_away_when_old_checkpoints_should_go_is_a_warning(
+    requests: Requests, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, verification: Verification
+) -> None:
+    saved(1, 2)
+
+    class EndpointConnectionError(Exception):
+        """No OSError, as that of S3's client."""
+
+    def away(*_: object) -> None:
+        raise EndpointConnectionError("Could not connect to the endpoint")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "list_checkpoints", away)
+        assert prune_checkpoints(URL, keep_last=1, verification=verification) == []
+    assert f"nothing is deleted in {URL}, which cannot be read (Could not connect to the endpoint)" in caplog.text
+    assert [found.iteration for found in list_checkpoints(URL)] == [1, 2]
 
 
 def test_what_a_store_refuses_now_and_then_is_tried_again(requests: Requests) -> None:
@@ -203,14 +249,22 @@ def test_a_store_that_refuses_for_good_is_one_sentence(requests: Requests) -> No
     assert loaded()[1] == "global_step1"
 
 
+def test_a_small_file_that_arrived_otherwise_is_found_before_the_manifest(
+    requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = StoredObject.write
+    monkeypatch.setattr(StoredObject, "write", lambda self, content: write(self, content.replace(b"7", b"8")))
+    with pytest.raises(CheckpointError, match=r"state\.json has changed since it was written"):
+        saved(3)
+    assert list_checkpoints(URL) == []
+
+
 def test_a_file_that_arrived_otherwise_is_found_before_the_manifest(
     requests: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = fake_engine(seed=1).fill(VALUES)
 
     def corrupted(flip: bool) -> None:
-        from megatron.checkpointing.remote.objects import StoredObject
-
         def upload(self: StoredObject, source: Path, *, chunk_bytes: int) -> None:
             content = bytearray(source.read_bytes())
             content[len(content) // 2] ^= 1

@@ -36,6 +36,15 @@ def test_an_uploaded_checkpoint_is_the_same_files(requests: Requests, tmp_path: 
     assert target.holds(full_values(1))
 
 
+def test_the_manifest_is_uploaded_after_all_other_files_and_then_latest(requests: Requests, tmp_path: Path) -> None:
+    (checkpoint,) = saved(tmp_path / "run", 3)
+    requests.made.clear()
+    upload_checkpoint(checkpoint, URL, group=SINGLE)
+    written = [key for method, key in requests.made if method in ("pipe_file", "put_file")]
+    assert written[-2:] == ["global_step3/manifest.json", "run/latest"]
+    assert len(set(written)) == len(written)
+
+
 def test_latest_there_is_latest_here_in_whatever_order_checkpoints_arrive(requests: Requests, tmp_path: Path) -> None:
     for checkpoint in reversed(saved(tmp_path / "run", 3, 4)):
         upload_checkpoint(checkpoint, URL, group=SINGLE)
@@ -60,7 +69,7 @@ def test_one_that_is_there_is_known_and_latest_is_put_right(requests: Requests, 
 def test_an_upload_that_fails_leaves_nothing_that_counts_and_the_next_one_succeeds(
     requests: Requests, tmp_path: Path
 ) -> None:
-    (checkpoint,) = saved(tmp_path / "run", 3)
+    checkpoint, later = saved(tmp_path / "run", 3, 4)
 
     def broken(method: str, key: str) -> None:
         if key == "global_step3/state.json":
@@ -71,8 +80,10 @@ def test_an_upload_that_fails_leaves_nothing_that_counts_and_the_next_one_succee
         upload_checkpoint(checkpoint, URL, group=SINGLE)
     assert list_checkpoints(URL) == []
     requests.fail = lambda method, key: None
+    upload_checkpoint(later, URL, group=SINGLE)
+    assert not (place(URL) / "global_step3").exists()
     upload_checkpoint(checkpoint, URL, group=SINGLE)
-    assert [found.iteration for found in list_checkpoints(URL)] == [3]
+    assert [found.iteration for found in list_checkpoints(URL)] == [3, 4]
 
 
 def test_a_directory_is_no_place_to_upload_to(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
 
 import pytest
@@ -62,6 +63,29 @@ def test_an_action_that_times_out_itself_is_an_error_and_not_a_wait_for_ever() -
     work.start(give_up)
     with pytest.raises(StillRunning):
         work.wait()
+
+
+def test_an_action_that_ends_just_when_a_look_at_it_does_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "LOOK_SECONDS", 0.01)
+
+    class EndsThen(Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            try:
+                super().result(timeout)
+            except StillRunning:
+                self.set_result(None)
+                raise
+
+    ending = EndsThen()
+    monkeypatch.setattr(background, "in_background", lambda *_, **__: ending)
+
+    def end() -> None:
+        if not ending.done():
+            ending.set_result(None)
+
+    work = Background("test", alive=end)
+    work.start(lambda: None)
+    work.wait()
 
 
 def test_whoever_waits_says_that_he_is_alive_and_may_give_up(monkeypatch: pytest.MonkeyPatch) -> None:

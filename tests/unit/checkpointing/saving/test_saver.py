@@ -175,7 +175,8 @@ def test_checkpoints_are_uploaded_before_they_may_be_deleted(
     assert iterations(tmp_path) == [2, 3], "1 is uploaded and may go, 2 is not"
     assert not saver.failed, "an upload may work the next time"
     broken.clear()
-    assert len(save_and_wait(4)) == 4
+    told = [text.split(" in ")[0] for text in save_and_wait(4)[1:]]
+    assert told == [f"uploaded {store}/global_step{iteration}" for iteration in (4, 3, 2)], "the newest first"
     assert iterations(tmp_path) == [4]
     assert iterations(place(store)) == [1, 2, 3, 4]
     saver.finish()
@@ -210,3 +211,32 @@ def test_what_a_killed_run_has_not_uploaded_the_next_one_uploads(
     assert [report.text.split(" in ")[0] for report in second.reports()] == [f"uploaded {store}/global_step2"]
     assert iterations(place(store)) == [1, 2]
     assert iterations(tmp_path) == [2]
+
+
+def test_a_store_that_is_away_is_asked_for_one_checkpoint_and_one_that_is_damaged_holds_up_no_other(
+    tmp_path: Path, store: str, broken: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    saver = new_saver(tmp_path, s3_path=store)
+    broken.append(1)
+    for iteration in (1, 2, 3):
+        write_at_once(saver, iteration)
+        saver.wait()
+    assert caplog.text.count("no connection") == 3
+    broken.clear()
+    (tmp_path / "global_step3" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=rf"not uploaded to {store}: global_step3 \("):
+        saver.finish()
+    assert iterations(place(store)) == [1, 2]
+
+
+def test_that_nothing_can_be_uploaded_is_said_before_training(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(_: Path) -> None:
+        raise CheckpointError(f"{store} cannot be reached: no such bucket")
+
+    new_saver(tmp_path, s3_path=store)
+    assert not caplog.text
+    monkeypatch.setattr(uploads, "check_can_upload", away)
+    new_saver(tmp_path, s3_path=store)
+    assert f"{store} cannot be reached: no such bucket; until it can be, checkpoints stay in {tmp_path}" in caplog.text

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron.checkpointing.saving.source_version import read_source_version
+import megatron
+from megatron.checkpointing.saving.source_version import REPOSITORY, read_source_version
 
 
 def git(directory: Path, *words: str) -> str:
@@ -34,6 +35,10 @@ def test_the_commit_and_whether_known_files_differ_from_it(repository: Path) -> 
     assert read_source_version(repository) == {"commit": commit, "dirty": False}
     (repository / "file").write_text("2")
     assert read_source_version(repository) == {"commit": commit, "dirty": True}
+
+
+def test_the_framework_is_looked_for_in_the_directory_that_holds_its_package() -> None:
+    assert Path(megatron.__file__).resolve() == REPOSITORY / "megatron" / "__init__.py"
 
 
 def test_the_repository_in_whose_hook_this_runs_is_not_asked(

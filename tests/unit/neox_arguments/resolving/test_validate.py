@@ -120,6 +120,15 @@ def test_an_empty_checkpoint_folder_is_refused_unless_allowed(tmp_path: Path) ->
     assert build(load=str(tmp_path), load_if_exists=True).load_if_exists
 
 
+def test_a_file_and_a_name_that_no_directory_can_have_are_refused_without_the_way_that_would_not_help(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "weights").write_text("")
+    found = problem(load=str(tmp_path / "weights"))
+    assert "it is a file, not a directory; give a directory of checkpoints, or remove the key" in found
+    assert "it cannot be looked into (File name too long); correct the path" in problem(load=f"/{'long' * 100}")
+
+
 def test_strict_merge_refuses_overrides_between_files_only(tmp_path: Path) -> None:
     lines = "".join(f"{key}: {value}\n" for key, value in MINIMAL.items())
     (tmp_path / "a.yml").write_text(lines)
