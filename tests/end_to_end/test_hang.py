@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,9 @@ from tests.end_to_end.test_resume import descendants, process_of_rank, wait_for_
 TIMEOUT = 5.0
 PATIENCE = 90.0
 """Seconds beyond it in which ranks hear each other (2), those that do not answer are ended (5), and a busy machine gets round to it."""
+
+WHERE = r"(computing iteration \d+|reading the batch of iteration \d+|between iterations \d+ and \d+)"
+"""What a rank may be doing at a random moment: steps of this model are so short that stopping one finds the others at the exchange before a step, too."""
 
 
 def test_a_stopped_rank_is_named_and_the_run_ends(tmp_path: Path, small_data: Path) -> None:
@@ -26,11 +30,13 @@ def test_a_stopped_rank_is_named_and_the_run_ends(tmp_path: Path, small_data: Pa
     assert process.returncode == 1, printed
     assert TIMEOUT <= time.monotonic() - stopped < TIMEOUT + PATIENCE
 
-    assert "rank 0 has been computing iteration" in printed
+    assert re.search(rf"rank 0 has been {WHERE} ", printed), printed
     assert 'File "' in printed.partition("its threads are in:")[2]
     cause = printed[printed.rindex("error") :]
     assert cause.startswith(
         "error (rank 0): the run hangs: no step was finished in the time it may take (step_timeout is 5 s). Rank 1 "
     )
-    assert "Rank 1 does not answer: it was stopped, or its machine is gone; last it was computing iteration" in cause
+    assert re.search(rf"Rank 1 does not answer: it was stopped, or its machine is gone; last it was {WHERE}", cause), (
+        cause
+    )
     assert not any(Path(f"/proc/{pid}").exists() for pid in family)

@@ -61,7 +61,8 @@ def test_rates_that_are_the_same_in_the_steps_to_come_are_no_change(
 
 
 def arguments(**changes: object) -> NeoXArgs:
-    return NeoXArgs.from_dict({**TOY_CONFIG, "lr": 0.01, "lr_decay_style": "cosine", **changes})
+    resumed = {"load": "runs", "load_if_exists": True}
+    return NeoXArgs.from_dict({**TOY_CONFIG, **resumed, "lr": 0.01, "lr_decay_style": "cosine", **changes})
 
 
 @pytest.fixture
