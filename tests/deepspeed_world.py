@@ -44,6 +44,14 @@ gc.freeze()  # or each collection in a rank looks at everything imported here; Z
 
 ROWS = 8
 CLIPPING = 0.5
+# Smaller than every parameter: all are divided among the ranks, fetched for use, released, and updated in several sub-groups.
+DIVIDE_ALL = {
+    "stage": 3,
+    "stage3_param_persistence_threshold": 0,
+    "stage3_prefetch_bucket_size": 100,
+    "stage3_max_live_parameters": 100,
+    "sub_group_size": 300,
+}
 Full = dict[str, Tensor]
 
 

@@ -47,16 +47,22 @@ def deviations(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> De
     """The largest difference of each tensor, relative to the largest value that is expected of it (see FLOOR). Each is looked up once."""
     differences: dict[str, float] = {}
     largest: dict[str, float] = {}
-    largest_of_kind: dict[str, float] = {}
     for name in sorted(ours.keys() | expected.keys()):
         mine, known = ours.get(name), expected.get(name)
         differences[name] = math.inf
         if known is not None:
             largest[name] = _largest(block for (block,) in blocks(known))
-            largest_of_kind[kind_of(name)] = max(largest_of_kind.get(kind_of(name), 0.0), largest[name])
         if mine is not None and known is not None and mine.shape == known.shape:
             differences[name] = _largest(a - b for a, b in blocks(mine, known))
         del mine, known  # before the next are read
+    return relative_deviations(differences, largest)
+
+
+def relative_deviations(differences: Mapping[str, float], largest: Mapping[str, float]) -> Deviations:
+    """Differences of tensors, by name, relative to the largest values that are expected of them (see FLOOR); of what is not expected, to those of its kind."""
+    largest_of_kind: dict[str, float] = {}
+    for name, value in largest.items():
+        largest_of_kind[kind_of(name)] = max(largest_of_kind.get(kind_of(name), 0.0), value)
     return {
         name: _relative(difference, max(largest.get(name, 0.0), FLOOR * largest_of_kind.get(kind_of(name), 0.0)))
         for name, difference in differences.items()

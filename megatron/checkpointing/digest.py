@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from megatron.checkpointing.inspecting.tensors import iterate_tensors
+from megatron.checkpointing.names import dtype_name
 from megatron.checkpointing.state_file import SavedState, read_state
 
 RECIPE = "logical checkpoint 1"
@@ -31,8 +32,7 @@ class LogicalDigest:
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Take in the next tensor."""
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        _add_line(self._digest, {"name": name, "dtype": dtype, "shape": list(tensor.shape)})
+        _add_line(self._digest, {"name": name, "dtype": dtype_name(tensor.dtype), "shape": list(tensor.shape)})
         self._digest.update(_bytes_of(tensor))
 
     def sha256(self) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.files import to_json
+from megatron.checkpointing.names import dtype_name
 from megatron.checkpointing.saving.source_version import source_version
 from megatron.errors import CheckpointError
 
@@ -50,7 +51,7 @@ def state_content(
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata  # reading this file needs no torch
 
     tensors = {
-        name: {"shape": list(facts.size), "dtype": str(facts.properties.dtype).removeprefix("torch.")}
+        name: {"shape": list(facts.size), "dtype": dtype_name(facts.properties.dtype)}
         for name, facts in sorted(metadata.state_dict_metadata.items())
         if isinstance(facts, TensorStorageMetadata)
     }

@@ -19,7 +19,7 @@ from megatron.log import get_logger
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext, LayerSpec
-from megatron.monitor.reporter import build_reporter
+from megatron.monitor.reporter import Reporter, build_reporter
 from megatron.mpu.shard import shard_of
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.derive import padded_vocab_size
@@ -58,24 +58,13 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     state, began_from = load_state(args, engine, vocab_size=tokenizer.vocab_size)
     if began_from is not None:
         args = settle_learning_rates(args, began_from, world.groups.world, iteration=state.iteration)
-    assert args.train_iters is not None, "resolve_epochs comes first"
-    train_iters = args.train_iters
     read_so_far = None if began_from is None else load_ledger(began_from, world.groups.world)
 
     def open_from(state: TrainState, before: Ledger | None) -> RunData:
         return open_data(args, world, tokenizer, state, reads_data=engine.reads_data, before=before)
 
     data = open_from(state, read_so_far)
-    factory, datasets = data.factory, data.datasets
     reporter = build_reporter(args, rank=world.groups.rank, resumed=state.iteration > 0)
-    evaluator = Evaluator(
-        engine,
-        reporter,
-        validation={name: factory.evaluation(dataset) for name, dataset in datasets.valid.items()},
-        test=None if datasets.test is None else factory.evaluation(datasets.test),
-        eval_interval=args.eval_interval,
-        eval_iters=args.eval_iters,
-    )
     guards = Guards(args, engine, reporter)
     checkpointer = Checkpointer(
         args,
@@ -92,16 +81,9 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
         engine=engine,
         data=data,
         reporter=reporter,
-        evaluator=evaluator,
+        evaluator=build_evaluator(args, engine, reporter, data),
         checkpointer=checkpointer,
-        exit_policy=ExitPolicy(
-            train_iters=train_iters,
-            world=world.groups.world,
-            exit_interval=args.exit_interval,
-            exit_minutes=args.exit_duration_minutes,
-            minutes=minutes_of_job,
-            save_failed=checkpointer.save_failed,
-        ),
+        exit_policy=build_exit_policy(args, world, checkpointer),
         speed=build_speed(args, vocab_size=vocab_rows, device=world.device),
         parameters=count_parameters(specs),
         guards=guards,
@@ -109,6 +91,32 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
         roll_back=Rollback(engine, checkpointer, reporter, open_from),
     )
     return run, state
+
+
+def build_evaluator(args: NeoXArgs, engine: Engine, reporter: Reporter, data: RunData) -> Evaluator:
+    """Evaluates on the validation and test sets of the run's data."""
+    factory, datasets = data.factory, data.datasets
+    return Evaluator(
+        engine,
+        reporter,
+        validation={name: factory.evaluation(dataset) for name, dataset in datasets.valid.items()},
+        test=None if datasets.test is None else factory.evaluation(datasets.test),
+        eval_interval=args.eval_interval,
+        eval_iters=args.eval_iters,
+    )
+
+
+def build_exit_policy(args: NeoXArgs, world: World, checkpointer: Checkpointer) -> ExitPolicy:
+    """Ends the run as configured, and when a save of its checkpointer has failed."""
+    assert args.train_iters is not None, "resolve_epochs comes first"
+    return ExitPolicy(
+        train_iters=args.train_iters,
+        world=world.groups.world,
+        exit_interval=args.exit_interval,
+        exit_minutes=args.exit_duration_minutes,
+        minutes=minutes_of_job,
+        save_failed=checkpointer.save_failed,
+    )
 
 
 def load_state(args: NeoXArgs, engine: Engine, *, vocab_size: int) -> tuple[TrainState, Path | None]:

@@ -25,7 +25,17 @@ from megatron.mpu.groups import Group, ProcessGroups, build_process_groups, sing
 from megatron.mpu.mappings import trade_pieces
 from megatron.mpu.shard import shard_of
 from megatron.mpu.topology import Topology
-from tests.deepspeed_world import ROWS, Case, Pieces, assemble, assert_close, own_pieces, reference_run, start_engine
+from tests.deepspeed_world import (
+    DIVIDE_ALL,
+    ROWS,
+    Case,
+    Pieces,
+    assemble,
+    assert_close,
+    own_pieces,
+    reference_run,
+    start_engine,
+)
 from tests.distributed.test_model import with_padding_of
 from tests.toy_model import global_batch
 from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args, build_model, parameters_by_name
@@ -203,13 +213,6 @@ def run(model: SequentialModel, batch: Batch, groups: ProcessGroups) -> Computed
 # ---- engines in fp32, against plain torch on one process; every layout loads what another one saved
 
 STEPS = 2
-DIVIDE_ALL = {
-    "stage": 3,
-    "stage3_param_persistence_threshold": 0,
-    "stage3_prefetch_bucket_size": 100,
-    "stage3_max_live_parameters": 100,
-    "sub_group_size": 300,
-}
 FOUR_HEADS = {"num_attention_heads": 4}
 GROUPED = {
     **FOUR_HEADS,

@@ -14,6 +14,7 @@ import torch
 from megatron.engine.protocol import StepResult
 from tests.deepspeed_world import (
     CLIPPING,
+    DIVIDE_ALL,
     Case,
     Engines,
     Full,
@@ -30,14 +31,6 @@ from tests.worlds import run_world
 
 STEPS = 4  # of plain torch, whose state an engine is then given, and as many again of both
 
-# Smaller than every parameter: all are divided among the ranks, fetched for use, released, and updated in several sub-groups.
-DIVIDE_ALL = {
-    "stage": 3,
-    "stage3_param_persistence_threshold": 0,
-    "stage3_prefetch_bucket_size": 100,
-    "stage3_max_live_parameters": 100,
-    "sub_group_size": 300,
-}
 SMALL_BUCKETS = {"reduce_bucket_size": 500, "allgather_bucket_size": 500, "contiguous_gradients": True}
 RECOMPUTE = {"checkpoint_activations": True, "checkpoint_num_layers": 2}
 GPT_J = {"gpt_j_residual": True, "pos_emb": "rotary", "rotary_pct": 0.5}

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron.checkpointing.compare import FLOOR
+from megatron.checkpointing.compare import relative_deviations
 from megatron.checkpointing.inspecting.blocks import BLOCK_ELEMENTS, blocks
 from megatron.checkpointing.inspecting.contents import Contents
 from megatron.checkpointing.inspecting.tensors import TensorReader
-from megatron.checkpointing.names import kind_of
+from megatron.checkpointing.names import dtype_name
 from megatron.neox_arguments import NeoXArgs
 
 _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
@@ -85,7 +85,7 @@ def compare_tensors(name: str, first: Tensor, second: Tensor) -> TensorDifferenc
         return TensorDifference(name, problem, largest=math.inf, scale=math.inf)
     problem, count, largest, scale, element = "", 0, 0.0, 0.0, None
     if first.dtype != second.dtype:
-        problem = f"{_dtype(first)} in the first, {_dtype(second)} in the second"
+        problem = f"{dtype_name(first.dtype)} in the first, {dtype_name(second.dtype)} in the second"
         first, second = first.double(), second.double()
     for number, (one, other) in enumerate(blocks(first, second)):
         bits = _BITS[one.element_size()]
@@ -125,18 +125,10 @@ def _compared(name: str, ours: TensorReader, theirs: TensorReader) -> TensorDiff
 
 
 def _with_relative(found: list[TensorDifference]) -> Iterator[TensorDifference]:
-    largest_of_kind: dict[str, float] = {}
-    for one in found:
-        if math.isfinite(one.scale):
-            largest_of_kind[kind_of(one.name)] = max(largest_of_kind.get(kind_of(one.name), 0.0), one.scale)
-    for one in found:
-        scale = max(one.scale, FLOOR * largest_of_kind.get(kind_of(one.name), 0.0))
-        if not one.largest:
-            yield one
-        elif math.isfinite(one.largest) and math.isfinite(scale):
-            yield replace(one, relative=one.largest / scale)
-        else:
-            yield replace(one, relative=math.inf)
+    scales = {one.name: one.scale for one in found if math.isfinite(one.scale)}
+    differing = {one.name: one.largest if one.name in scales else math.inf for one in found if one.largest}
+    relative = relative_deviations(differing, scales)
+    return (replace(one, relative=relative.get(one.name, 0.0)) for one in found)
 
 
 def _largest(values: Tensor) -> float:
@@ -147,10 +139,6 @@ def _largest(values: Tensor) -> float:
 
 def _position(index: int, shape: torch.Size) -> tuple[int, ...]:
     return tuple(int(number) for number in torch.unravel_index(torch.tensor(index), shape)) if shape else ()
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _differing(

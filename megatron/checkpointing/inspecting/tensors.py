@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.inspecting.contents import SavedTensor
 from megatron.checkpointing.loading.chunk_reader import ChunkReader
+from megatron.checkpointing.names import dtype_name
 from megatron.checkpointing.planners import PieceLoadPlanner
 from megatron.engine.protocol import FullTensor, Piece
 from megatron.errors import CheckpointError
@@ -32,7 +33,7 @@ class TensorReader(Mapping[str, Tensor]):
         self._metadata = self._reader.read_metadata()
         self._reader.set_up_storage_reader(self._metadata, is_coordinator=True)
         self.saved = {
-            name: SavedTensor(name, tuple(facts.size), str(facts.properties.dtype).removeprefix("torch."))
+            name: SavedTensor(name, tuple(facts.size), dtype_name(facts.properties.dtype))
             for name, facts in sorted(self._metadata.state_dict_metadata.items())
             if isinstance(facts, TensorStorageMetadata)
         }
