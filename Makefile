@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements/requirements.txt requirements/requirements-torc
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt requirements/requirements-fast-tokenizers.txt requirements/requirements-tiktoken.txt requirements/requirements-wandb.txt requirements/requirements-comet.txt requirements/requirements-s3.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt requirements/requirements-fast-tokenizers.txt requirements/requirements-tiktoken.txt requirements/requirements-wandb.txt requirements/requirements-comet.txt requirements/requirements-s3.txt requirements/requirements-transformers.txt
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements-dev.txt
 	@touch $@
 
@@ -35,7 +35,7 @@ test: $(VENV)/.installed-dev  ## run the whole test suite
 	$(bin)/python -m pytest -m "not gpu and not matrix and not nightly" -n $(TEST_PROCESSES) --dist loadfile
 
 matrix: $(VENV)/.installed-dev  ## compare every layout with one process, and runs carried over from one to another (minutes); write the tables
-	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix tests/distributed/resharding --update-matrix
+	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix tests/distributed/resharding tests/distributed/test_conversion.py --update-matrix
 
 nightly: $(VENV)/.installed-dev  ## kill runs of four processes again and again (an hour), and show what happened
 	$(bin)/python -m pytest -m nightly -s

@@ -114,6 +114,35 @@ TOKENIZERS = Registry(
     },
 )
 
+# In order of preference: a model is exported as the first of these that can express it.
+FAMILIES = Registry(
+    "family of models",
+    {
+        "neox": "megatron.conversion.families.gpt_neox:FAMILY",
+        "llama": "megatron.conversion.families.llama:FAMILY",
+        "gpt2": "megatron.conversion.families.gpt2:FAMILY",
+        "opt": "megatron.conversion.families.opt:FAMILY",
+        "gptj": "megatron.conversion.families.gptj:FAMILY",
+        "phi": "megatron.conversion.families.phi:FAMILY",
+        "falcon": "megatron.conversion.families.falcon:FAMILY",
+        "gpt_bigcode": "megatron.conversion.families.gpt_bigcode:FAMILY",
+        "codegen": "megatron.conversion.families.codegen:FAMILY",
+        "mistral": "megatron.conversion.families.mistral:FAMILY",
+        "qwen2": "megatron.conversion.families.qwen2:FAMILY",
+        "qwen3": "megatron.conversion.families.qwen3:FAMILY",
+        "olmo2": "megatron.conversion.families.olmo2:FAMILY",
+        "phi3": "megatron.conversion.families.phi3:FAMILY",
+        "starcoder2": "megatron.conversion.families.starcoder2:FAMILY",
+        "stablelm": "megatron.conversion.families.stablelm:FAMILY",
+        "olmo": "megatron.conversion.families.olmo:FAMILY",
+        "seed_oss": "megatron.conversion.families.seed_oss:FAMILY",
+        "ministral": "megatron.conversion.families.ministral:FAMILY",
+        "helium": "megatron.conversion.families.helium:FAMILY",
+        "glm": "megatron.conversion.families.glm:FAMILY",
+        "ernie4_5": "megatron.conversion.families.ernie4_5:FAMILY",
+    },
+)
+
 CORPORA = Registry(
     "corpus",
     {

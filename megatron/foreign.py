@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+MODEL_PREFIX = "hf:"
+"""Before a directory or a name of the Hub, where a model of Hugging Face transformers is meant."""
 
 _SHOWN = 12
 _LOOKED_AT = 256
+_MANIFEST = "manifest.json"
 _CHECKPOINT = re.compile(r"global_step\d+")
 _MEGATRON = re.compile(r"iter_\d{7}")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(@.+)?")
+_META = re.compile(r"consolidated\.\d+\.pth")
+
+
+class Program(enum.Enum):
+    """Another program whose models are recognised. The first three are read here, too."""
+
+    HUGGING_FACE = "Hugging Face transformers"
+    NEOX = "GPT-NeoX"
+    META = "Llama as Meta publishes it"
+    PEFT = "Hugging Face PEFT"
+    MEGATRON = "Megatron-LM"
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a run can begin from its models."""
+        return self in (Program.HUGGING_FACE, Program.NEOX, Program.META)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What of another program lies in a directory, and by which words it is described ("it is ...")."""
+
+    program: Program
+    words: str
 
 
 def what_is_there(directory: Path) -> str:
@@ -18,9 +49,11 @@ def what_is_there(directory: Path) -> str:
         return "the directory does not exist"
     if not directory.is_dir():
         return "it is a file, not a directory"
-    kind = foreign_kind(directory)
-    if kind:
-        return f"{kind}, which cannot be loaded without being converted"
+    found = recognise(directory)
+    if found:
+        # Where this is said, checkpoints of ours are wanted: as `load` of a run, what is read here is no mistake.
+        end = "can be converted (tools/ckpts/convert_hf_to_neox.py)" if found.program.is_read else "cannot be loaded"
+        return f"{found.words}, which {end}"
     below = directories_of_checkpoints(directory)
     if below:
         return f"there are checkpoints further down; give {below[0]}{_others(below[1:])}"
@@ -31,11 +64,17 @@ def what_is_there(directory: Path) -> str:
 
 def is_free(directory: Path) -> bool:
     """Whether a run may save its first checkpoint here without anybody having meant something else: no file, no checkpoint of others."""
-    return not directory.exists() or (directory.is_dir() and foreign_kind(directory) is None)
+    return not directory.exists() or (directory.is_dir() and recognise(directory) is None)
 
 
-def foreign_kind(directory: Path) -> str | None:
-    """What checkpoint of another program lies in `directory`; None when none is recognised."""
+def program_of(directory: Path) -> Program | None:
+    """The other program whose model or checkpoints lie in `directory`; None when none is recognised."""
+    found = recognise(directory)
+    return found.program if found else None
+
+
+def recognise(directory: Path) -> Foreign | None:
+    """What of another program lies in `directory`; None when nothing is recognised."""
     if not directory.is_dir():
         return None
     names = sorted(path.name for path in directory.iterdir())
@@ -43,16 +82,44 @@ def foreign_kind(directory: Path) -> str | None:
         name for name in names if name.endswith((".safetensors", ".safetensors.index.json")) or _is_torch_bin(name)
     ]
     if weights and "config.json" in names:
-        return f"it is a model of Hugging Face transformers (config.json, {weights[0]})"
+        words = f"it is a model of Hugging Face transformers (config.json, {weights[0]})"
+        return Foreign(Program.HUGGING_FACE, words)
     if "adapter_config.json" in names:
-        return "it is an adapter of Hugging Face PEFT (adapter_config.json)"
+        return Foreign(Program.PEFT, "it is an adapter of Hugging Face PEFT (adapter_config.json)")
+    meta = [name for name in names if _META.fullmatch(name)]
+    if meta and "params.json" in names:
+        return Foreign(Program.META, f"it is a Llama as Meta publishes it (params.json, {meta[0]})")
     if "latest_checkpointed_iteration.txt" in names or any(_MEGATRON.fullmatch(name) for name in names):
-        return "it holds checkpoints of Megatron-LM"
+        return Foreign(Program.MEGATRON, "it holds checkpoints of Megatron-LM")
     states = next((path for path in (directory, *_folders(directory)) if any(path.glob("*_states.pt"))), None)
     if states is not None:
         where = "" if states == directory else f" ({states.name})"
-        return f"it holds a checkpoint of GPT-NeoX or DeepSpeed{where}"
+        return Foreign(Program.NEOX, f"it holds a checkpoint of GPT-NeoX or DeepSpeed{where}")
     return None
+
+
+def program_of_load(load: str) -> Program | None:
+    """The other program from whose model a run with this `load` would begin; None where it loads checkpoints of ours, or nothing that is known.
+
+    A directory with a checkpoint of ours is ours, whatever else lies there: runs may save beside what they began from.
+    """
+    if load.startswith(MODEL_PREFIX):
+        return Program.HUGGING_FACE
+    directory = Path(load)
+    if "://" in load or not directory.is_dir() or holds_ours(directory):
+        return None
+    program = program_of(directory)
+    return program if program is not None and program.is_read else None
+
+
+def holds_ours(directory: Path) -> bool:
+    """Whether `directory` is a complete checkpoint of ours, or one lies in it."""
+    return (directory / _MANIFEST).exists() or any(directory.glob(f"global_step*/{_MANIFEST}"))
+
+
+def may_be_on_the_hub(load: str) -> bool:
+    """Whether what stands behind `hf:` can be the name of a model of the Hub, rather than only a path."""
+    return _HUB_NAME.fullmatch(load.removeprefix(MODEL_PREFIX)) is not None
 
 
 def directories_of_checkpoints(directory: Path) -> list[Path]:

@@ -21,9 +21,10 @@ SETTINGS = Path("configs") / "config.yml"
 _COMMENT = "# "
 
 KEYS = (
-    *("num_attention_heads", "num_kv_heads", "sliding_window_width", "use_qk_layernorm"),
-    *("pos_emb", "rotary_pct", "rotary_emb_base", "rope_scaling", "opt_pos_emb_offset"),
-    *("norm", "layernorm_epsilon", "rms_norm_epsilon", "scalenorm_epsilon"),
+    *("num_attention_heads", "num_kv_heads", "head_dim", "sliding_window_width"),
+    *("use_qk_layernorm", "qk_layernorm_scope"),
+    *("pos_emb", "rotary_pct", "rotary_emb_base", "rope_scaling", "opt_pos_emb_offset", "rpe_max_distance"),
+    *("norm", "norm_position", "layernorm_epsilon", "rms_norm_epsilon", "scalenorm_epsilon"),
     *("activation", "bias_gelu_fusion", "gpt_j_residual", "gpt_j_tied"),
     "tokenizer_type",
 )

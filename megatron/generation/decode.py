@@ -33,7 +33,7 @@ class DecodingStep:
 class Decoder:
     """A model with everything decoding needs.
 
-    vocab_size: tokens that may be chosen, padding excluded; max_positions: the longest text the model can read; recompute: do without
+    vocab_size: tokens that may be chosen, those of the tokenizer; max_positions: the longest text the model can read; recompute: do without
     the cache and run the whole text for every token (slow; for comparison).
     """
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from megatron.checkpointing.loading.weights import load_weights
 from megatron.checkpointing.settings import settings_warning
+from megatron.conversion.loading import is_of_another_program, load_into_module
 from megatron.errors import ConfigError, DataError
 from megatron.generation.complete import Completion, complete
 from megatron.generation.decode import Decoder
@@ -26,8 +27,9 @@ from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import DTYPES, BuildContext
 from megatron.mpu.broadcast import broadcast_object
+from megatron.mpu.groups import Group
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.derive import padded_vocab_size
+from megatron.neox_arguments.derive import model_vocab_size, padded_vocab_size
 from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.build import build_tokenizer
 
@@ -56,20 +58,11 @@ def build_decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder
     """The trained model, ready to decode. Raises CheckpointError when there is none in `load`, or it does not fit the configuration."""
     # The text grows token by token, so its length does not divide among ranks: sequence parallelism is for training.
     whole_sequence = args.model_copy(update={"sequence_parallel": False})
-    specs = build_layer_specs(
-        whole_sequence,
-        vocab_size=tokenizer.vocab_size,
-        padded_vocab_size=padded_vocab_size(args, tokenizer.vocab_size),
-    )
+    rows = model_vocab_size(args, tokenizer.vocab_size)
+    specs = build_layer_specs(whole_sequence, vocab_size=rows, padded_vocab_size=padded_vocab_size(args, rows))
     context = BuildContext(tensor_group=world.groups.tensor, dtype=DTYPES[args.precision], device=world.device)
     model = SequentialModel(specs, context, seed=None)
-    assert args.load is not None
-    loaded = load_weights(
-        args.load, model, iteration=args.iteration, group=world.groups.world, verification=args.verify_checkpoint
-    )
-    warning = settings_warning(loaded.path, args) if world.groups.rank == 0 else None
-    if warning:
-        logger.warning(warning)
+    _load(args, model, vocab_size=rows, group=world.groups.world)
     return Decoder(
         model,
         group=world.groups.tensor,
@@ -80,6 +73,17 @@ def build_decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder
         seed=args.seed,
         recompute=args.recompute,
     )
+
+
+def _load(args: NeoXArgs, model: SequentialModel, *, vocab_size: int, group: Group) -> None:
+    assert args.load is not None
+    if is_of_another_program(args.load, group):
+        load_into_module(args, model, vocab_size=vocab_size, group=group)
+        return
+    loaded = load_weights(args.load, model, iteration=args.iteration, group=group, verification=args.verify_checkpoint)
+    warning = settings_warning(loaded.path, args) if group.rank == 0 else None
+    if warning:
+        logger.warning(warning)
 
 
 def _write_samples(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decoder, screen: Console) -> None:

@@ -19,7 +19,7 @@ from megatron.model.attention.base import Attention
 from megatron.model.block import Block, ParallelResidualBlock, PostNormBlock, SequentialResidualBlock
 from megatron.model.dropout import HiddenDropout
 from megatron.model.embedding import Embedding
-from megatron.model.head import FinalNorm, Head, TiedHead
+from megatron.model.head import FinalNorm, Head, RewardHead, TiedHead
 from megatron.model.init_methods import build_init_method
 from megatron.model.mlp.base import MLP
 from megatron.model.mlp.gated import GatedMLP
@@ -38,7 +38,7 @@ def build_layer_specs(args: NeoXArgs, *, vocab_size: int, padded_vocab_size: int
     """The model as data; specs can be pickled. vocab_size: real rows of the vocabulary; padded_vocab_size: rows in this layout."""
     norm, head = args.num_layers + 3, args.num_layers + 4
     vocabulary = {"vocab_size": padded_vocab_size, "valid_rows": vocab_size, "hidden_size": args.hidden_size}
-    is_tied = not args.no_weight_tying
+    is_tied = not args.no_weight_tying and args.train_impl != "rm"
     tie = EMBEDDING_WEIGHT if is_tied else ""
 
     def spec(number: int, name: str, build: Callable[..., nn.Module], *values: Any, **tying: Any) -> LayerSpec:
@@ -87,8 +87,11 @@ def _build_final_norm(args: NeoXArgs, context: BuildContext) -> FinalNorm:
 
 
 def _build_head(args: NeoXArgs, vocabulary: dict[str, int], context: BuildContext) -> nn.Module:
-    head = Head if args.no_weight_tying else TiedHead
-    return head(**vocabulary, init=_init(args), context=context)
+    if args.train_impl == "rm":
+        return RewardHead(args.hidden_size, init=_init(args), context=context)
+    if not args.no_weight_tying:
+        return TiedHead(**vocabulary, init=_init(args), context=context)
+    return Head(**vocabulary, use_bias=args.use_bias_in_output_layer, init=_init(args), context=context)
 
 
 def _attention(args: NeoXArgs, layer: int, context: BuildContext) -> Attention:

@@ -1,4 +1,4 @@
-"""The last two layers: the final norm, and the projection to logits. Sequence-first turns into batch-first here.
+"""The last two layers: the final norm, and the projection to logits or rewards. Sequence-first turns into batch-first here.
 
 Shapes: `s` sequence, or its local part under sequence parallelism, `b` micro-batch, `h` hidden, `v` padded vocabulary, `t` tensor-parallel size.
 """
@@ -12,8 +12,8 @@ from megatron.model.spec import BuildContext
 from megatron.model.stream import Stream
 from megatron.mpu.embedding import VocabParallelEmbedding
 from megatron.mpu.linear import ColumnParallelLinear
-from megatron.mpu.mappings import copy_to_tensor_region, gather_sequence
-from megatron.mpu.shard import InitMethod
+from megatron.mpu.mappings import copy_to_tensor_region, gather_replicated_sequence, gather_sequence
+from megatron.mpu.shard import InitMethod, sharded_parameter
 
 
 class FinalNorm(nn.Module):
@@ -29,16 +29,24 @@ class FinalNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """Logits by a matrix of its own. vocab_size: its rows including padding; valid_rows: rows without it."""
+    """Logits by a matrix of its own. vocab_size: its rows including padding; valid_rows: rows without it; use_bias: add a number to the
+    logits of each entry."""
 
     def __init__(
-        self, *, vocab_size: int, valid_rows: int, hidden_size: int, init: InitMethod, context: BuildContext
+        self,
+        *,
+        vocab_size: int,
+        valid_rows: int,
+        hidden_size: int,
+        use_bias: bool = False,
+        init: InitMethod,
+        context: BuildContext,
     ) -> None:
         super().__init__()
         self.final_linear = ColumnParallelLinear(
             hidden_size,
             vocab_size,
-            bias=False,
+            bias=use_bias,
             init=init,
             valid_rows=valid_rows,
             sequence_parallel=context.sequence_parallel,
@@ -68,3 +76,37 @@ class TiedHead(nn.Module):
         enter = gather_sequence if self._context.sequence_parallel else copy_to_tensor_region
         hidden = enter(stream.hidden, self._context.tensor_group)
         return F.linear(hidden, self.word_embeddings.weight).transpose(0, 1)
+
+
+class RewardHead(nn.Module):
+    """One number for each token instead of logits (`train_impl: rm`), by a matrix [1, h] that every tensor-parallel rank has whole.
+
+    Existing GPT-NeoX cuts it along `h`; whole it is the same tensor, under the same name.
+    """
+
+    def __init__(self, hidden_size: int, *, init: InitMethod, context: BuildContext) -> None:
+        super().__init__()
+        self.rm_linear = _WholeLinear(hidden_size, 1, init=init, context=context)
+        self._context = context
+
+    def forward(self, stream: Stream) -> Tensor:
+        """The stream [s, b, h] -> rewards [b, s] of the whole sequence, the same on every rank."""
+        rewards: Tensor = self.rm_linear(stream.hidden)
+        if self._context.sequence_parallel:
+            rewards = gather_replicated_sequence(rewards, self._context.tensor_group)
+        return rewards.squeeze(-1).transpose(0, 1)
+
+
+class _WholeLinear(nn.Module):
+    """y = x weight^T with a weight that every rank has whole: [s, b, in] -> [s, b, out]."""
+
+    def __init__(self, in_features: int, out_features: int, *, init: InitMethod, context: BuildContext) -> None:
+        super().__init__()
+        self.weight = sharded_parameter((out_features, in_features), init=init, **context.placement)
+        self._context = context
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.weight
+        if self._context.sequence_parallel:  # each rank sees its part of the sequence: the gradient is their sum
+            weight = copy_to_tensor_region(weight, self._context.tensor_group)
+        return F.linear(x, weight)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from megatron.errors import ConfigError
 from megatron.neox_arguments.conflict import Conflict
 
 if TYPE_CHECKING:
@@ -151,16 +152,33 @@ def _expand_attention_entry(entry: Any, position: int, *, remaining: int) -> lis
 
 
 def derive_padded_vocab_size(vocab_size: int, *, divisible_by: int, model_parallel_size: int) -> int:
-    """Rows of the embedding: `vocab_size` rounded up to a multiple of `divisible_by * model_parallel_size`."""
+    """Rows of the embedding with padding: `vocab_size` rounded up to a multiple of `divisible_by * model_parallel_size`."""
     multiple = divisible_by * model_parallel_size
     return math.ceil(vocab_size / multiple) * multiple
 
 
 def padded_vocab_size(args: NeoXArgs, vocab_size: int) -> int:
-    """Rows of the embedding for a tokenizer with `vocab_size` entries."""
+    """Rows of the embedding with padding, for a model with `vocab_size` rows (see `model_vocab_size`)."""
     return derive_padded_vocab_size(
         vocab_size, divisible_by=args.make_vocab_size_divisible_by, model_parallel_size=args.model_parallel_size
     )
+
+
+def model_vocab_size(args: NeoXArgs, tokenizer_entries: int) -> int:
+    """Rows of the vocabulary that the model has without padding: `vocab_size`, else one for each entry of the tokenizer.
+
+    Raises ConfigError when the tokenizer has more entries than `vocab_size`.
+    """
+    if args.vocab_size is None:
+        return tokenizer_entries
+    if args.vocab_size < tokenizer_entries:
+        raise ConfigError(
+            [
+                f'"vocab_size" is {args.vocab_size}, but the tokenizer has {tokenizer_entries} entries, each of which needs a row: '
+                f"set vocab_size to {tokenizer_entries} or more, remove it, or choose the tokenizer of this model"
+            ]
+        )
+    return args.vocab_size
 
 
 def derive_key_head_copies(num_heads: int, num_kv_heads: int, *, ranks: int) -> int:

@@ -57,7 +57,7 @@ class Study:
 def study(
     values: ConfigValues, cluster: Cluster, *, vocab_size: int | None = None, layouts: int | None = None
 ) -> Study:
-    """Look at a configuration on a cluster. vocab_size: entries of the vocabulary, None = see `vocabulary`; layouts: proposals to make,
+    """Look at a configuration on a cluster. vocab_size: entries of the tokenizer, None = see `vocabulary`; layouts: proposals to make,
     None = three when the config has no parallel sizes, or its layout is not legal or does not fit. Raises ConfigError for everything that
     no layout would repair."""
     resolution, refusal = _resolve(values, cluster)

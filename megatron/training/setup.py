@@ -11,6 +11,7 @@ from megatron.checkpointing.saving.room import warn_of_little_room
 from megatron.checkpointing.saving.save import check_can_save
 from megatron.checkpointing.settings import settings_warning
 from megatron.components import OBJECTIVES
+from megatron.conversion.loading import is_of_another_program, load_into_engine
 from megatron.data.ledger.segments import Ledger
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine
@@ -22,7 +23,7 @@ from megatron.model.spec import BuildContext, LayerSpec
 from megatron.monitor.reporter import Reporter, build_reporter
 from megatron.mpu.shard import shard_of
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.derive import padded_vocab_size
+from megatron.neox_arguments.derive import model_vocab_size, padded_vocab_size
 from megatron.tokenizer.build import build_tokenizer
 from megatron.training.checkpointer import Checkpointer
 from megatron.training.data_ledger import load_ledger, refuse_changed_data
@@ -49,13 +50,14 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
         check_can_save(args.save, group=world.groups.world)
     refuse_changed_data(args, world.groups.world)
     tokenizer = build_tokenizer(args)
-    vocab_rows = padded_vocab_size(args, tokenizer.vocab_size)
-    specs = build_layer_specs(args, vocab_size=tokenizer.vocab_size, padded_vocab_size=vocab_rows)
-    objective = OBJECTIVES.load(args.train_impl)(group=world.groups.tensor, vocab_size=tokenizer.vocab_size)
+    vocab_size = model_vocab_size(args, tokenizer.vocab_size)
+    padded_rows = padded_vocab_size(args, vocab_size)
+    specs = build_layer_specs(args, vocab_size=vocab_size, padded_vocab_size=padded_rows)
+    objective = OBJECTIVES.load(args.train_impl)(group=world.groups.tensor, vocab_size=vocab_size)
     engine = build_engine(args, specs=specs, objective=objective, groups=world.groups, device=world.device)
     if args.save:
         warn_of_little_room(args.save, engine, save_optimizer=not args.no_save_optim)
-    state, began_from = load_state(args, engine, vocab_size=tokenizer.vocab_size)
+    state, began_from = load_state(args, engine, vocab_size=vocab_size)
     if began_from is not None:
         args = settle_learning_rates(args, began_from, world.groups.world, iteration=state.iteration)
     read_so_far = None if began_from is None else load_ledger(began_from, world.groups.world)
@@ -74,7 +76,7 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
         resumed_at=state.iteration,
         began_from=began_from,
         alive=guards.alive,
-        further_files=lambda: forward_pass_file(args, engine, vocab_size=tokenizer.vocab_size),
+        further_files=lambda: forward_pass_file(args, engine, vocab_size=vocab_size),
     )
     run = Run(
         args=args,
@@ -84,7 +86,7 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
         evaluator=build_evaluator(args, engine, reporter, data),
         checkpointer=checkpointer,
         exit_policy=build_exit_policy(args, world, checkpointer),
-        speed=build_speed(args, vocab_size=vocab_rows, device=world.device),
+        speed=build_speed(args, vocab_size=padded_rows, device=world.device),
         parameters=count_parameters(specs),
         guards=guards,
         meter=PipelineMeter(engine, interval=args.log_interval),
@@ -120,12 +122,16 @@ def build_exit_policy(args: NeoXArgs, world: World, checkpointer: Checkpointer) 
 
 
 def load_state(args: NeoXArgs, engine: Engine, *, vocab_size: int) -> tuple[TrainState, Path | None]:
-    """Load the configured checkpoint into the engine; with `finetune` its weights alone, counting from 0.
+    """Load the configured checkpoint into the engine; with `finetune` its weights alone, counting from 0, as of most models of other programs.
 
-    Gives the checkpoint, too, where the run goes on from it. vocab_size: of the tokenizer, for a forward pass where one is asked for.
+    Gives the checkpoint, too, where the run goes on from one of ours. vocab_size: rows of the model.
     """
     if not args.load:
         return TrainState(), None
+    if is_of_another_program(args.load, engine.groups.world):
+        if args.checkpoint_validation_with_forward_pass and engine.groups.world.rank == 0:
+            logger.warning("%s keeps no losses that could be compared; the checkpoints of this run will", args.load)
+        return TrainState.from_dict(load_into_engine(args, engine, vocab_size=vocab_size)), None
     loaded = load_checkpoint(
         args.load,
         engine,

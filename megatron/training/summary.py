@@ -24,7 +24,7 @@ def facts_of_run(run: Run, state: TrainState) -> dict[str, str]:
         "model": f"{count(run.parameters)} parameters: {args.num_layers} layers, hidden {args.hidden_size}, {_heads(args)}, {args.pos_emb} positions",
         "batch": f"{args.train_batch_size} x {args.seq_length} = {args.train_batch_size * args.seq_length:,} tokens a step: {_batch(args)}",
         **grows,
-        "training": f"{iterations} iterations, {count(tokens_before(args, iterations))} tokens, {_start(args, state)}",
+        "training": f"{iterations} iterations, {count(tokens_before(args, iterations))} tokens, {_start(run, state)}",
         "optimizer": f"{args.optimizer_type}, lr {args.lr:g} {args.lr_decay_style}, {_zero(args)}, {args.precision}",
         "layout": f"{args.global_num_gpus} x {device_name(run.speed.device)}: {_grid(args)}",
         "data": args.data_path or ", ".join(args.train_data_paths or ()),
@@ -70,7 +70,10 @@ def _batch(args: NeoXArgs) -> str:
     )
 
 
-def _start(args: NeoXArgs, state: TrainState) -> str:
+def _start(run: Run, state: TrainState) -> str:
+    args = run.args
     if state.iteration:
         return f"continuing after iteration {state.iteration} from {args.load}"
-    return f"fine-tuning {args.load}" if args.finetune and args.load else "from scratch"
+    if not args.load or (args.load_if_exists and run.checkpointer.last is None and not args.finetune):
+        return "from scratch"
+    return f"fine-tuning {args.load}" if args.finetune else f"from the weights of {args.load}"

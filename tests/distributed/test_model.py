@@ -108,7 +108,7 @@ def world_group() -> Group:
 def test_dropout_and_generation_on_two_ranks() -> None:
     for report in run_world(2, check_dropout_and_generation):
         assert report == dict.fromkeys(report, True)
-        assert len(report) == 8 + len(DECODED)
+        assert len(report) == 10 + len(DECODED)
 
 
 def check_dropout_and_generation(rank: int) -> dict[str, bool]:
@@ -118,6 +118,8 @@ def check_dropout_and_generation(rank: int) -> dict[str, bool]:
         for is_split in (False, True):
             case = f"dropout, in sequence {is_split}: {settings}"
             report[case] = drops_as_one_process(group, {**settings, **DROPOUT}, is_split)
+    for is_split in (False, True):
+        report[f"rewards, in sequence {is_split}"] = rewards_equal_one_process(group, is_split)
     for variant in DECODED:
         report[f"decoding: {variant}"] = decoding_equals_forward(group, VARIANTS[variant])
     return report
@@ -128,6 +130,20 @@ def drops_as_one_process(group: Group, settings: Mapping[str, Any], sequence_par
     expected = run_model(build(settings, SINGLE), SINGLE)
     model = build(settings, group, sequence_parallel=sequence_parallel, checkpoint_num_layers=1)
     return max(compare(run_model(model, group), expected).values()) < TOLERANCE
+
+
+def rewards_equal_one_process(group: Group, sequence_parallel: bool) -> bool:
+    """The rewards, the same on every rank, and the gradients of their sum with weights."""
+    tokens, _, weights, position_ids = random_batch()
+    found = []
+    for ranks, in_sequence in ((SINGLE, False), (group, sequence_parallel)):
+        model = build({"train_impl": "rm"}, ranks, sequence_parallel=in_sequence)
+        rewards = model(tokens, position_ids)
+        (rewards * weights).sum().backward()
+        parameters = parameters_by_name(model)
+        whole = ("6.rm_linear.weight", "5.norm.weight", "2.attention.dense.bias")  # which every rank has
+        found.append([rewards, *(parameters[name].grad for name in whole)])
+    return all(torch.allclose(ours, expected, atol=TOLERANCE, rtol=0) for expected, ours in zip(*found, strict=True))
 
 
 @torch.no_grad()

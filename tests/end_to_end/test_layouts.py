@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from megatron.checkpointing.inspecting.tensors import TensorReader
 from tests.end_to_end.runs import TrainedRun, run_deepy, train
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -18,6 +20,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tensor 2 x pipeline 2": {"num_gpus": 4, "model_parallel_size": 2, "pipe_parallel_size": 2},
 }
 ITERATIONS = 10
+TOKENS = 512  # of the tokenizer
+ROWS = 519  # of the model, which has a bias for each
 
 
 def train_in(directory: Path, data: Path, **layout: Any) -> TrainedRun:
@@ -27,6 +31,8 @@ def train_in(directory: Path, data: Path, **layout: Any) -> TrainedRun:
         data,
         train_iters=ITERATIONS,
         train_micro_batch_size_per_gpu=micro_batch,
+        vocab_size=ROWS,
+        use_bias_in_output_layer=True,
         **{"num_gpus": 1, **layout},
     )
 
@@ -39,6 +45,14 @@ def one_process(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> T
 def test_one_process_learns(one_process: TrainedRun) -> None:
     assert len(one_process.losses) == ITERATIONS
     assert one_process.losses[-1] < one_process.losses[0] - 1
+
+
+def test_rows_that_no_token_has_are_trained_and_saved(one_process: TrainedRun) -> None:
+    """Only the partition function moves their bias, which began with zeros."""
+    saved = TensorReader(one_process.directory / "checkpoints" / f"global_step{ITERATIONS}")
+    for name in ("0.word_embeddings.weight", "8.final_linear.weight", "8.final_linear.bias"):
+        assert saved[f"{name}/weight"].shape[0] == ROWS
+    assert (saved["8.final_linear.bias/weight"][TOKENS:] < 0).all()
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -86,10 +100,12 @@ def test_text_is_generated_from_any_layout(tmp_path: Path, small_data: Path, one
         )
     ]
     assert texts[0] == texts[1] == texts[2]
-    assert texts[0].count('"context"') == 2
+    assert len(texts[0]) == 2
+    assert all(record["choices"] == {TOKENS} for record in texts[0])
 
 
-def generate(run: TrainedRun, directory: Path, changes: tuple[str, ...]) -> str:
+def generate(run: TrainedRun, directory: Path, changes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What is written, without the one thing that may differ; "choices": among how many tokens each was chosen."""
     output = directory / "samples.jsonl"
     done = run_deepy(
         directory,
@@ -98,8 +114,12 @@ def generate(run: TrainedRun, directory: Path, changes: tuple[str, ...]) -> str:
         f"sample_input_file={directory / 'prompts.txt'}",
         f"sample_output_file={output}",
         "maximum_tokens=12",
+        "return_logits=true",
         *changes,
     )
     assert done.exit_code == 0, done.printed
-    # How long it took is the one thing that may differ.
-    return "\n".join(line.split('"duration_seconds"')[0] for line in output.read_text().splitlines())
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    for record in records:
+        del record["duration_seconds"]
+        record["choices"] = {len(logits) for logits in record.pop("logits")}
+    return records

@@ -22,6 +22,7 @@ import tests.deepspeed_world  # noqa: F401  imports DeepSpeed once, before ranks
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.reading.values import ConfigValues, Origin
+from megatron.neox_arguments.shrinking.comparable import MORE_ROWS
 from megatron.neox_arguments.shrinking.shrink import shrink
 from megatron.training.pretrain import pretrain
 from tests.end_to_end.runs import TrainedRun, run_deepy
@@ -50,6 +51,7 @@ def place(values: ConfigValues, data: Path) -> ConfigValues:
     here = {
         **dict.fromkeys((*ELSEWHERE, *PATH_LISTS)),
         "tokenizer_type": "CharLevelTokenizer",
+        "vocab_size": MORE_ROWS if values.value("vocab_size") else None,
         "data_path": str(data),
         "split": "90,10,0",
         "num_workers": 0,

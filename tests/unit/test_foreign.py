@@ -6,16 +6,34 @@ from pathlib import Path
 
 import pytest
 
-from megatron.foreign import foreign_kind, is_free, what_is_there
+from megatron.foreign import Program, is_free, may_be_on_the_hub, program_of, program_of_load, what_is_there
 
 FOREIGN = [
-    (("config.json", "model.safetensors"), "a model of Hugging Face transformers (config.json, model.safetensors)"),
-    (("config.json", "pytorch_model-00001-of-00002.bin"), "a model of Hugging Face transformers"),
-    (("adapter_config.json", "adapter_model.safetensors"), "an adapter of Hugging Face PEFT"),
-    (("latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"), "checkpoints of Megatron-LM"),
-    (("mp_rank_00_model_states.pt",), "it holds a checkpoint of GPT-NeoX or DeepSpeed,"),
-    (("latest", "epoch1/mp_rank_00_model_states.pt"), "it holds a checkpoint of GPT-NeoX or DeepSpeed (epoch1),"),
+    (
+        ("config.json", "model.safetensors"),
+        "a model of Hugging Face transformers (config.json, model.safetensors)",
+        Program.HUGGING_FACE,
+    ),
+    (
+        ("config.json", "pytorch_model-00001-of-00002.bin"),
+        "a model of Hugging Face transformers",
+        Program.HUGGING_FACE,
+    ),
+    (("adapter_config.json", "adapter_model.safetensors"), "an adapter of Hugging Face PEFT", Program.PEFT),
+    (("params.json", "consolidated.00.pth"), "a Llama as Meta publishes it", Program.META),
+    (
+        ("latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"),
+        "checkpoints of Megatron-LM",
+        Program.MEGATRON,
+    ),
+    (("mp_rank_00_model_states.pt",), "it holds a checkpoint of GPT-NeoX or DeepSpeed,", Program.NEOX),
+    (
+        ("latest", "epoch1/mp_rank_00_model_states.pt"),
+        "it holds a checkpoint of GPT-NeoX or DeepSpeed (epoch1),",
+        Program.NEOX,
+    ),
 ]
+READ = (Program.HUGGING_FACE, Program.NEOX, Program.META)
 
 
 def make(directory: Path, *names: str) -> Path:
@@ -26,13 +44,43 @@ def make(directory: Path, *names: str) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(("names", "kind"), FOREIGN)
-def test_what_other_programs_write_is_recognised(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
+@pytest.mark.parametrize(("names", "kind", "program"), FOREIGN)
+def test_what_other_programs_write_is_recognised(
+    tmp_path: Path, names: tuple[str, ...], kind: str, program: Program
+) -> None:
     sentence = what_is_there(make(tmp_path, *names))
     assert kind in sentence
-    assert sentence.endswith(", which cannot be loaded without being converted")
-    assert foreign_kind(tmp_path) is not None
+    assert sentence.endswith("convert_hf_to_neox.py)" if program in READ else ", which cannot be loaded")
+    assert program_of(tmp_path) is program
+    assert program_of_load(str(tmp_path)) is (program if program in READ else None)
     assert not is_free(tmp_path)
+
+
+def test_a_directory_with_a_checkpoint_of_ours_is_ours_whatever_else_lies_there(tmp_path: Path) -> None:
+    make(tmp_path, "global_step10/layer_00-model_00-model_states.pt", "latest")
+    assert program_of_load(str(tmp_path)) is Program.NEOX
+    make(tmp_path, "global_step20/manifest.json")
+    assert program_of_load(str(tmp_path)) is None
+    assert program_of_load(str(tmp_path / "nowhere")) is None
+    assert program_of_load("s3://bucket/models") is None
+
+
+@pytest.mark.parametrize(
+    ("load", "may_be"),
+    [
+        ("hf:EleutherAI/pythia-160m", True),
+        ("hf:gpt2", True),
+        ("hf:EleutherAI/pythia-160m@step3000", True),
+        ("hf:./model", False),
+        ("hf:/models/llama", False),
+        ("hf:~/llama", False),
+        ("hf:a/b/c", False),
+        ("hf:", False),
+    ],
+)
+def test_what_begins_with_hf_is_a_model_of_transformers_and_may_be_one_of_the_hub(load: str, may_be: bool) -> None:
+    assert program_of_load(load) is Program.HUGGING_FACE
+    assert may_be_on_the_hub(load) is may_be
 
 
 def test_a_parent_of_runs_names_them(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import gc
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PROCESS = Path("/proc/self")
+SAMPLE_SECONDS = 0.003
 
 
 @dataclass
@@ -31,6 +33,25 @@ def resident_peak() -> Iterator[Resident]:
     before = _status("VmRSS")
     yield found
     found.bytes = max(0, _status("VmHWM") - before)
+
+
+@contextlib.contextmanager
+def anonymous_peak() -> Iterator[Resident]:
+    """As `resident_peak`, without pages of mapped files, which the operating system drops when it needs room; sampled, so a shorter peak may be missed."""
+    found, ended = Resident(), threading.Event()
+    before = _status("RssAnon")
+
+    def sample() -> None:
+        while not ended.wait(SAMPLE_SECONDS):
+            found.bytes = max(found.bytes, _status("RssAnon") - before)
+
+    sampling = threading.Thread(target=sample, daemon=True)
+    sampling.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        sampling.join()
 
 
 def _status(field: str) -> int:

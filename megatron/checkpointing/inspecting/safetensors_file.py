@@ -60,10 +60,13 @@ def header(tensors: Sequence[Written], metadata: Mapping[str, str]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def write_values(file: BinaryIO, tensor: Tensor, target: Written) -> str:
-    """Append the values in the dtype of `target`; the SHA-256 of the bytes. Raises CheckpointError when that dtype cannot hold one of them."""
+def write_values(file: BinaryIO, tensor: Tensor, target: Written, *, option: str = "--dtype") -> str:
+    """Append the values in the dtype of `target`, which the user chooses by `option`; the SHA-256 of the bytes.
+
+    Raises CheckpointError when that dtype cannot hold one of them.
+    """
     digest = hashlib.sha256()
-    for converted in _converted(tensor, target):
+    for converted in _converted(tensor, target, option):
         content = converted.view(torch.uint8).numpy().data
         file.write(content)
         digest.update(content)
@@ -78,14 +81,20 @@ def sha256_of_values(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _converted(tensor: Tensor, target: Written) -> Iterator[Tensor]:
+def _became_infinite(converted: Tensor, block: Tensor) -> bool:
+    infinite = converted.isinf()
+    # Hardly ever anything is, and to compare with the values before would take most of the time of writing.
+    return bool(infinite.any()) and bool((infinite & block.isfinite()).any())
+
+
+def _converted(tensor: Tensor, target: Written, option: str) -> Iterator[Tensor]:
     dtype = getattr(torch, target.dtype)
     for (block,) in blocks(tensor):
         converted = block.to(dtype)
-        if dtype != tensor.dtype and bool((converted.isinf() & block.isfinite()).any()):
+        if dtype != tensor.dtype and _became_infinite(converted, block):
             largest = float(block[block.isfinite()].abs().max())
             raise CheckpointError(
                 f"{target.name} has a value of {largest:.6g}, beyond the {torch.finfo(dtype).max:.6g} that {target.dtype} holds: "
-                "choose another --dtype, such as bf16"
+                f"choose another {option}, such as bf16"
             )
         yield converted.contiguous()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from megatron.checkpointing.names import is_weight, kind_of, parameter_of
 from megatron.checkpointing.state_file import Shapes
@@ -12,13 +11,14 @@ from megatron.errors import CheckpointError
 _SHOWN = 5
 
 
-def check_fit(saved: Shapes, wanted: Shapes, *, checkpoint: Path) -> None:
+def check_fit(saved: Shapes, wanted: Shapes, *, description: str, advice: str = "") -> None:
     """Check that a checkpoint (`saved`) holds exactly the parameters of the model and the optimizer state that is `wanted`.
 
-    Optimizer state in the checkpoint that is not wanted (weights alone are loaded) is no error. Raises CheckpointError.
+    Optimizer state in the checkpoint that is not wanted (weights alone are loaded) is no error. description: of the checkpoint; advice: a
+    sentence for weights that do not fit. Raises CheckpointError.
     """
-    _check_weights(_weights(saved), _weights(wanted), checkpoint)
-    _check_optimizer(saved, {name: shape for name, shape in wanted.items() if not is_weight(name)}, checkpoint)
+    _check_weights(_weights(saved), _weights(wanted), description, advice)
+    _check_optimizer(saved, {name: shape for name, shape in wanted.items() if not is_weight(name)}, description)
 
 
 def merge_shapes(of_ranks: Iterable[Shapes]) -> Shapes:
@@ -30,7 +30,7 @@ def merge_shapes(of_ranks: Iterable[Shapes]) -> Shapes:
     return merged
 
 
-def _check_weights(saved: Shapes, wanted: Shapes, checkpoint: Path) -> None:
+def _check_weights(saved: Shapes, wanted: Shapes, description: str, advice: str) -> None:
     lacking = [name for name in wanted if name not in saved]
     foreign = [name for name in saved if name not in wanted]
     other = [
@@ -46,12 +46,10 @@ def _check_weights(saved: Shapes, wanted: Shapes, checkpoint: Path) -> None:
     if other:
         findings.append(f"{_count(other)} {'has' if len(other) == 1 else 'have'} another shape: {_shown(other)}")
     if findings:
-        settings = checkpoint / "configs" / "config.yml"
-        advice = f" The settings it was trained with are in {settings}." if settings.exists() else ""
-        raise CheckpointError(f"{checkpoint} does not fit the model. {'. '.join(findings)}.{advice}")
+        raise CheckpointError(f"{description} does not fit the model. {'. '.join(findings)}.{advice and f' {advice}'}")
 
 
-def _check_optimizer(saved: Shapes, wanted: Shapes, checkpoint: Path) -> None:
+def _check_optimizer(saved: Shapes, wanted: Shapes, description: str) -> None:
     if all(saved.get(name) == shape for name, shape in wanted.items()):
         return
     held = _kinds(name for name in saved if not is_weight(name))
@@ -64,7 +62,7 @@ def _check_optimizer(saved: Shapes, wanted: Shapes, checkpoint: Path) -> None:
         differing = [name for name, shape in wanted.items() if saved.get(name) != shape]
         problem = f"lacks optimizer state, or holds it in another shape: {_shown(differing)}"
     raise CheckpointError(
-        f"{checkpoint} {problem}. Use the optimizer it was trained with, or load the weights alone (no_load_optim: true or finetune: true)."
+        f"{description} {problem}. Use the optimizer it was trained with, or load the weights alone (no_load_optim: true or finetune: true)."
     )
 
 

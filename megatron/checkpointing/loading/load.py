@@ -28,6 +28,7 @@ from megatron.checkpointing.names import is_weight
 from megatron.checkpointing.places import place
 from megatron.checkpointing.planners import PieceLoadPlanner
 from megatron.checkpointing.ranks import Ranks
+from megatron.checkpointing.settings import SETTINGS
 from megatron.checkpointing.state_file import SavedState, Shapes, read_state
 from megatron.engine.protocol import Engine, FullTensor
 from megatron.errors import CheckpointError
@@ -119,7 +120,9 @@ def check_content(checkpoint: Path, wanted: Shapes) -> SavedState:
     """What state.json of a verified checkpoint says, which holds the `wanted` tensors. Raises DamagedCheckpoint or CheckpointError."""
     ChunkReader(checkpoint).read_metadata()
     state = read_state(checkpoint)
-    check_fit(state.shapes, wanted, checkpoint=checkpoint)
+    settings = checkpoint / SETTINGS
+    advice = f"The settings it was trained with are in {settings}." if settings.exists() else ""
+    check_fit(state.shapes, wanted, description=str(checkpoint), advice=advice)
     return state
 
 

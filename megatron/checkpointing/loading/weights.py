@@ -31,19 +31,13 @@ def load_weights(
     are filled. A damaged checkpoint is passed over for the one before it, which is a warning. Raises CheckpointError when there is no
     checkpoint or it does not fit; the model is then untouched.
     """
-    parameters = list(model.parameters())
-
-    def prepare() -> None:
-        for parameter in parameters:
-            _clear_padding(parameter)
-
     checkpoint, state = load_tensors(
         place(directory),
-        _full_tensors(parameters),
+        weight_tensors(model),
         group=group,
         iteration=iteration,
         verification=verification,
-        prepare=prepare,
+        prepare=lambda: clear_padding(model),
     )
     return LoadedCheckpoint(state.iteration, state.run_state, checkpoint)
 
@@ -65,9 +59,10 @@ def parameter_pieces(parameter: Tensor) -> list[Piece]:
     return pieces
 
 
-def _full_tensors(parameters: list[nn.Parameter]) -> dict[str, FullTensor]:
+def weight_tensors(model: nn.Module) -> dict[str, FullTensor]:
+    """The parameters of a module as pieces of full tensors by name, all copies of a tied one together."""
     tensors: dict[str, FullTensor] = {}
-    for parameter in parameters:
+    for parameter in model.parameters():
         info = shard_of(parameter)
         name = f"{info.name}/{WEIGHT}"
         others = tensors[name].pieces if name in tensors else ()  # a tied copy has the name of the original
@@ -75,7 +70,10 @@ def _full_tensors(parameters: list[nn.Parameter]) -> dict[str, FullTensor]:
     return tensors
 
 
-def _clear_padding(parameter: nn.Parameter) -> None:
-    info = shard_of(parameter)
-    if info.valid_rows is not None and info.valid_rows < info.full_shape[0]:
-        parameter.zero_()
+@torch.no_grad()
+def clear_padding(model: nn.Module) -> None:
+    """Fill the parameters that have vocabulary padding, which nothing is read into, with zeros."""
+    for parameter in model.parameters():
+        info = shard_of(parameter)
+        if info.valid_rows is not None and info.valid_rows < info.full_shape[0]:
+            parameter.zero_()

@@ -64,9 +64,10 @@ class HashingWriter(FileSystemWriter):
 
     def _begin_file(self, name: str, items: list[WriteItem], planner: SavePlanner) -> Future[list[WriteResult]]:
         context = contextvars.copy_context()  # torch keeps the option of `plain_archives` there
-        return in_background(lambda: context.run(self._write_file, name, items, planner), name=f"writing {name}")
+        return in_background(lambda: context.run(self.write_file, name, items, planner), name=f"writing {name}")
 
-    def _write_file(self, name: str, items: list[WriteItem], planner: SavePlanner) -> list[WriteResult]:
+    def write_file(self, name: str, items: list[WriteItem], planner: SavePlanner) -> list[WriteResult]:
+        """Write one file: an archive for each item, in order."""
         results = []
         with self._hashing.create_stream(Path(self.path) / name, "wb") as stream:
             for item in items:
@@ -143,7 +144,7 @@ class HashedFile(io.FileIO):
 
 def spread(items: list[WriteItem]) -> list[list[WriteItem]]:
     """The items of each file, about equally many bytes, in the order in which they were given."""
-    sizes = dict(enumerate(map(_item_bytes, items)))
+    sizes = dict(enumerate(map(item_bytes, items)))
     files = min(FILES, len(items), 1 + sum(sizes.values()) // FILE_BYTES)
     return [[items[number] for number in numbers] for numbers in balanced(sizes, files)]
 
@@ -171,6 +172,7 @@ def plain_archives() -> Iterator[None]:
         set_crc32_options(before)
 
 
-def _item_bytes(item: WriteItem) -> int:
+def item_bytes(item: WriteItem) -> int:
+    """Bytes of the values that an item stands for."""
     assert item.tensor_data is not None
     return math.prod(item.tensor_data.chunk.sizes) * item.tensor_data.properties.dtype.itemsize

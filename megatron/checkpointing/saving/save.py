@@ -153,14 +153,7 @@ def _check_visible(temporary: Path) -> None:
 
 def _publish(temporary: Path, final: Path, snapshot: Snapshot, metadata: Metadata, written: list[FileFacts]) -> None:
     """Complete the checkpoint, give it its name, and make it the latest."""
-    files = {name: facts for of_rank in written for name, facts in of_rank.items()}
-    for name, data in small_files(snapshot, metadata, world_size=len(written)).items():
-        (temporary / name).parent.mkdir(exist_ok=True)
-        write_durably(temporary / name, data)
-        files[name] = file_facts(data)
-    write_manifest(temporary, files)
-    for directory in (temporary / "configs", temporary):
-        sync_directory(directory)
+    complete(temporary, snapshot, metadata, written)
     replaced = final.with_name(REPLACED_PREFIX + final.name)
     if final.exists():
         rename_durably(final, replaced)
@@ -168,3 +161,15 @@ def _publish(temporary: Path, final: Path, snapshot: Snapshot, metadata: Metadat
     write_latest(final.parent, snapshot.iteration)
     if replaced.exists():
         discard(replaced)
+
+
+def complete(checkpoint: Path, snapshot: Snapshot, metadata: Metadata, written: list[FileFacts]) -> None:
+    """Write all files but those of the tensors, which are there. written: by every rank."""
+    files = {name: facts for of_rank in written for name, facts in of_rank.items()}
+    for name, data in small_files(snapshot, metadata, world_size=len(written)).items():
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        write_durably(checkpoint / name, data)
+        files[name] = file_facts(data)
+    write_manifest(checkpoint, files)
+    for directory in (checkpoint / "configs", checkpoint):
+        sync_directory(directory)

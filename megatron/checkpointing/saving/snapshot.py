@@ -30,11 +30,16 @@ class Snapshot:
 
 def write_tensors(tensors: dict[str, FullTensor], writer: HashingWriter, ranks: Ranks) -> Metadata:
     """Have every rank write its part of the tensors (collective); what they are, and where they lie."""
+    return write_planned(PieceSavePlanner(tensors), writer, ranks)
+
+
+def write_planned(planner: PieceSavePlanner, writer: HashingWriter, ranks: Ranks) -> Metadata:
+    """`write_tensors` for the tensors of a planner."""
     with ranks.together():
         metadata: Metadata = save(
             {},
             storage_writer=writer,
-            planner=PieceSavePlanner(tensors),
+            planner=planner,
             process_group=ranks.group.handle,
             no_dist=ranks.group.handle is None,
         )

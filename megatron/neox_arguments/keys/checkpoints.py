@@ -18,7 +18,8 @@ class CheckpointArgs(Group):
 
     load: str | None = None
     """Directory, or URL, of checkpoints to continue from. A missing checkpoint is an error unless load_if_exists allows it; existing GPT-NeoX
-    then starts from random weights. Default: a new run."""
+    then starts from random weights. A run can as well begin from a model of Hugging Face transformers, hf:DIRECTORY or hf:ORGANISATION/NAME
+    of their Hub, from Llama as Meta publishes it, or go on from a directory of GPT-NeoX, in any layout. Default: a new run."""
 
     load_if_exists: bool = False
     """Start from the beginning when `load` holds no checkpoint yet. Give save and load the same directory and set this, and the same
@@ -73,6 +74,10 @@ class CheckpointArgs(Group):
     """Go on from a checkpoint although the training data, or its order, is no longer what the run was reading: other files, documents,
     weights, seed, seq_length or packing. Steps go on with sample after sample of the new order. Unless this is set, such a run ends
     with what has changed. Of a large file 64 places are compared: a few bytes changed elsewhere in it do not show."""
+
+    trust_checkpoint: bool = False
+    """Read pickled files of other programs even where they hold objects beyond tensors and plain data, which can run code. Set it only
+    for files from someone you trust."""
 
     checkpoint_validation_with_forward_pass: bool = False
     """Keep the losses of a forward pass over made-up text in each checkpoint (`forward_pass.json`), and compare them after loading one: a

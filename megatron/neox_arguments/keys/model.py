@@ -9,7 +9,16 @@ from pydantic import Field
 from megatron.components import ACTIVATIONS, GATED_ACTIVATIONS, INIT_METHODS, NORMS, POSITIONS
 from megatron.neox_arguments.derive import derive_mlp_width
 from megatron.neox_arguments.keys.planned import PLANNED
-from megatron.neox_arguments.keys.types import DERIVED, AttentionTypes, ComponentName, Group, Integer, Number, Section
+from megatron.neox_arguments.keys.types import (
+    DERIVED,
+    AttentionTypes,
+    ComponentName,
+    Group,
+    Integer,
+    Number,
+    Section,
+    WholeIfPossible,
+)
 
 InitMethod = Annotated[str, ComponentName(INIT_METHODS)]
 
@@ -165,7 +174,7 @@ class ModelArgs(Group):
     rotary_pct: Number = Field(1.0, gt=0, le=1)
     """Fraction of each head's channels that are rotated (rotary positions). GPT-NeoX-20B and Pythia use 0.25."""
 
-    rotary_emb_base: Integer = Field(10000, ge=1)
+    rotary_emb_base: WholeIfPossible = Field(10000, ge=1)
     """Base of the rotation wavelengths. Larger bases suit longer contexts: Code Llama 1,000,000, Llama 3 500,000."""
 
     rope_scaling: Section | None = None
@@ -205,6 +214,9 @@ class ModelArgs(Group):
 
     use_bias_in_mlp: bool = True
     """Give the MLP projections a bias."""
+
+    use_bias_in_output_layer: bool = False
+    """Give the output layer a bias, one number for each entry of the vocabulary, as GPT-J and Phi-2 have it. Only with no_weight_tying."""
 
     soft_prompt_tuning: Section | None = None
     """Train only a few embeddings put before each sample: {enabled, num_tokens, init_string, init_range}."""

@@ -29,13 +29,17 @@ class TokenizerArgs(Group):
     """The token that ends a document. Default: `<|endoftext|>` or `<|end_of_text|>`, else the end of sequence that the tokenizer's
     files name, else the one token that usually is it; where several might be, this key is needed."""
 
+    vocab_size: Integer | None = Field(None, ge=1)
+    """Rows of the vocabulary that the model has, where these are more than its tokenizer has tokens: Pythia has 50304 and 50277, Qwen2.5
+    151936 and 151665. They are trained and saved as all others, and never generated. Default: the tokens of the tokenizer."""
+
     make_vocab_size_divisible_by: Integer = Field(128, ge=1)
-    """The embedding gets rows up to the next multiple of this times model_parallel_size. Matrix units like multiples of 128; 1 keeps
-    the tokenizer's size, as models converted from Hugging Face need. The extra rows never influence the loss."""
+    """The embedding gets rows up to the next multiple of this times model_parallel_size. Matrix units like multiples of 128; 1 adds
+    none. The extra rows never influence the loss and are not saved."""
 
     padded_vocab_size: Integer | None = Field(None, ge=1)
-    """Rows of the embedding. In a config they are only a record: a run counts them itself. Default: entries of the tokenizer, rounded
-    up as make_vocab_size_divisible_by says."""
+    """Rows of the embedding with padding. In a config they are only a record: a run counts them itself. Default: vocab_size, else
+    entries of the tokenizer, rounded up as make_vocab_size_divisible_by says."""
 
     tokenizer: Any = None
     """The tokenizer object. Set while running."""

@@ -86,6 +86,12 @@ def _parse(text: str) -> int | float:
     return int(text) if text.lstrip("+-").isdigit() else number
 
 
+def _whole_if_possible(value: Any) -> Any:
+    number = _only_number(value)
+    is_whole = isinstance(number, float) and number.is_integer() and abs(number) <= LARGEST_INTEGER
+    return int(number) if is_whole else number
+
+
 def _keep_sequence(value: Any, handler: Callable[[Any], Any]) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise PydanticCustomError("expected", "expected a list; write [[[global], all]]")
@@ -100,6 +106,8 @@ def lower_case(value: Any) -> Any:
 Integer = Annotated[int, BeforeValidator(_only_whole_number)]
 Number = Annotated[float, BeforeValidator(_only_number)]
 IntegerOrNumber = Annotated[int | float, BeforeValidator(_only_number)]
+WholeIfPossible = Annotated[int | float, BeforeValidator(_whole_if_possible)]
+"""A number that nearly always is a whole one, and then is kept as such however it is written."""
 Section = Annotated[dict[str, Any], BeforeValidator(read_numbers_within)]
 """A dictionary with keys of DeepSpeed's (`fp16`, `zero_optimization`, ...)."""
 Texts = tuple[str, ...]

@@ -13,6 +13,7 @@ from megatron.neox_arguments.resolving.checks.checkpoints import (
     check_async_save,
     check_checkpoint_exists,
     check_checkpoint_factor,
+    check_load_of_another_program,
     check_one_lr_schedule,
     check_something_is_loaded,
 )
@@ -56,6 +57,7 @@ from megatron.neox_arguments.resolving.checks.model import (
     check_key_value_heads,
     check_norm_position,
     check_one_mlp_width,
+    check_output_bias,
     check_positions_cover_sequence,
     check_query_key_norm,
     check_rotary_channels,
@@ -113,6 +115,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_shared_norm,
     check_query_key_norm,
     check_norm_position,
+    check_output_bias,
     check_documents_can_be_kept_apart,
     check_half_precision_loss,
     check_run_length,
@@ -151,6 +154,7 @@ RUN_CHECKS: tuple[Callable[[Any], None], ...] = (
     check_data_is_given,
     check_tokenizer_files,
     check_packages,
+    check_load_of_another_program,
     check_checkpoint_exists,
 )
 """Checks of what lies on this machine; not made while planning, when nothing will run."""

@@ -59,7 +59,7 @@ class StageMemory:
 def memory_by_stage(
     args: NeoXArgs, layout: Layout, *, vocab_size: int, device: Device = "cuda"
 ) -> tuple[StageMemory, ...]:
-    """The memory of one device of each pipeline stage while training. vocab_size: entries of the tokenizer; the layout pads them.
+    """The memory of one device of each pipeline stage while training. vocab_size: rows of the model's vocabulary, which the layout pads.
 
     Raises ConfigError when the layers cannot be divided into that many stages.
     """

@@ -18,6 +18,7 @@ from megatron.planning.model.shapes import (
     norm_tensors,
     prefixed,
     row_linear,
+    whole_linear,
 )
 
 NORM_PLACES = ("input", "post_attention", "post_feedforward")
@@ -101,10 +102,11 @@ def _embedding_tensors(args: NeoXArgs, vocab_size: int) -> tuple[TensorShape, ..
 
 def _head(args: NeoXArgs, vocab_size: int) -> LayerShape:
     number, shape = args.num_layers + 4, (vocab_size, args.hidden_size)
-    if args.train_impl == "rm":  # one number a token instead of logits; not built yet
-        return LayerShape(number, "head", (TensorShape("rm_linear.weight", (1, args.hidden_size), 1),))
+    if args.train_impl == "rm":  # one number a token instead of logits
+        return LayerShape(number, "head", prefixed("rm_linear", whole_linear(args.hidden_size, 1, bias=False)))
     if args.no_weight_tying:
-        return LayerShape(number, "head", (TensorShape("final_linear.weight", shape, 0),))
+        output = column_linear(args.hidden_size, vocab_size, bias=args.use_bias_in_output_layer)
+        return LayerShape(number, "head", prefixed("final_linear", output))
     return LayerShape(number, "head", (TensorShape("word_embeddings.weight", shape, 0),), tied_to=0)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from megatron.errors import DataError
 from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.derive import model_vocab_size
 from megatron.tokenizer.tiktoken_file import read_tiktoken_file
 
 ASSUMED = {
@@ -32,7 +33,7 @@ TIKTOKEN = {"gpt2": 50257, "r50k_base": 50257, "p50k_base": 50281, "cl100k_base"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """size: entries, before padding; source: where the number is from, in words; is_assumed: whether it may well be another."""
+    """size: rows, before padding; source: where the number is from, in words; is_assumed: whether it may well be another."""
 
     size: int
     source: str
@@ -40,10 +41,21 @@ class Vocabulary:
 
 
 def find_vocabulary(args: NeoXArgs, *, given: int | None = None) -> Vocabulary:
-    """The vocabulary of a configuration. given: entries that the user says, which wins."""
+    """The vocabulary of a configuration's model. given: entries of the tokenizer that the user says, which win over what its files say.
+
+    Raises ConfigError when the tokenizer is known to have more entries than the config's vocab_size.
+    """
+    tokenizer = _of_tokenizer(args, given)
+    if args.vocab_size is None:
+        return tokenizer
+    known = 0 if tokenizer.is_assumed else tokenizer.size
+    return Vocabulary(model_vocab_size(args, known), "vocab_size of the config")
+
+
+def _of_tokenizer(args: NeoXArgs, given: int | None) -> Vocabulary:
     if given is not None:
         return Vocabulary(given, "given")
-    if args.padded_vocab_size is not None:
+    if args.padded_vocab_size is not None and args.vocab_size is None:
         return Vocabulary(args.padded_vocab_size, "padded_vocab_size of the config")
     if args.tokenizer_type in FIXED:
         return Vocabulary(FIXED[args.tokenizer_type], args.tokenizer_type)

@@ -46,7 +46,8 @@ def usable_bytes(device: Device) -> int:
 
 class Search:
     """The layouts of one model on one cluster. values: the config, whose legal arguments on this cluster, perhaps after changes to its
-    layout, are `args`; given: the layout in `values`, None when it is not legal here; vocab_size: entries of the tokenizer."""
+    layout, are `args`; given: the layout in `values`, None when it is not legal here; vocab_size: rows of the model's vocabulary
+    without padding."""
 
     def __init__(
         self, args: NeoXArgs, *, values: ConfigValues, cluster: Cluster, vocab_size: int, given: Layout | None

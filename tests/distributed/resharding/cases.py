@@ -153,6 +153,7 @@ def settings(training: Training, layout: Layout) -> dict[str, Any]:
         **cell.settings(),
         "zero_optimization": zero,
         "make_vocab_size_divisible_by": layout.vocabulary_multiple,
+        "use_bias_in_output_layer": not training.tied,
         "tokenizer_type": "CharLevelTokenizer",
         "train_iters": WHOLE,
         "checkpoint_factor": HALF,

@@ -17,6 +17,8 @@ from megatron.checkpointing.settings import (
     settings_yaml,
 )
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.keys.model import ModelArgs
+from megatron.neox_arguments.resolving.unsupported import NOT_BUILT
 from tests.unit.neox_arguments.minimal import build
 
 SAVED: dict[str, Any] = {"pos_emb": "rotary", "rotary_pct": 0.5}
@@ -43,6 +45,7 @@ def test_the_same_model_in_another_run_is_no_reason_to_warn(checkpoint: Path) ->
             "rope_scaling was None and is {'type': 'linear', 'factor': 2}",
         ),
         ({"gpt_j_residual": True}, "gpt_j_residual was False and is True"),
+        ({"norm_position": "post"}, "norm_position was pre and is post"),
         ({"tokenizer_type": "CharLevelTokenizer"}, "tokenizer_type was GPT2BPETokenizer and is CharLevelTokenizer"),
     ],
 )
@@ -64,6 +67,29 @@ def test_a_checkpoint_that_does_not_say_how_it_was_trained_is_taken_as_it_is(tmp
 
 def test_every_key_exists() -> None:
     assert set(KEYS) <= set(NeoXArgs.model_fields)
+
+
+# Keys whose other values give tensors of other names or shapes, into which a checkpoint does not fit.
+OTHER_TENSORS = {
+    *("num_layers", "hidden_size", "intermediate_size", "mlp_multiple_of", "expansion_factor", "no_weight_tying"),
+    *("use_bias_in_norms", "use_bias_in_attn_linear", "use_bias_in_attn_output", "use_bias_in_mlp"),
+    *("use_bias_in_output_layer", "rpe_num_buckets", "gmlp_attn_dim", "max_position_embeddings"),
+}
+# Keys that change how the same numbers are computed, or training alone.
+SAME_MODEL = {
+    *("precision", "seq_length", "attention_config", "apply_query_key_layer_scaling", "attention_softmax_in_fp32"),
+    *("layernorm_fusion", "rmsnorm_fusion", "rope_fusion", "bias_dropout_fusion", "use_flashattn_swiglu"),
+    *("scaled_upper_triang_masked_softmax_fusion", "scaled_masked_softmax_fusion", "fused_kernels_build_path"),
+    *("init_method", "init_method_std", "output_layer_init_method", "use_cpu_initialization"),
+    *("hidden_dropout", "attention_dropout", "output_layer_parallelism"),
+}
+
+
+def test_no_key_of_the_model_is_forgotten() -> None:
+    """Once a key that is not built yet is, it has to be put somewhere."""
+    compared = set(KEYS) & set(ModelArgs.model_fields)
+    assert set(ModelArgs.model_fields) - set(NOT_BUILT) == compared | OTHER_TENSORS | SAME_MODEL
+    assert not compared & (OTHER_TENSORS | SAME_MODEL)
 
 
 def test_settings_are_read_back_with_where_they_came_from(checkpoint: Path) -> None:

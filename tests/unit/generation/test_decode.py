@@ -20,7 +20,7 @@ VOCABULARY = 61
 PROMPTS = [[5, 6, 7, 8, 9], [10], [11, 12, 13]]
 
 
-def model(**changes: Any) -> SequentialModel:
+def model(*, rows: int = VOCABULARY, **changes: Any) -> SequentialModel:
     config = {
         "num_layers": 2,
         "hidden_size": 32,
@@ -33,7 +33,7 @@ def model(**changes: Any) -> SequentialModel:
         "init_method_std": 0.3,
         **changes,
     }
-    specs = build_layer_specs(NeoXArgs.from_dict(config), vocab_size=VOCABULARY, padded_vocab_size=64)
+    specs = build_layer_specs(NeoXArgs.from_dict(config), vocab_size=rows, padded_vocab_size=64)
     return SequentialModel(specs, BuildContext(), seed=1)
 
 
@@ -107,6 +107,22 @@ def test_another_seed_gives_other_samples() -> None:
 def test_padding_of_the_vocabulary_is_never_chosen() -> None:
     tokens = decode(model(), [[1]] * 64, settings=SamplingSettings(temperature=100.0))
     assert max(max(row) for row in tokens) < VOCABULARY
+
+
+def test_rows_that_no_token_has_are_never_chosen() -> None:
+    """The model has 64 rows, of which those beyond the tokenizer's are by far the likeliest."""
+    network = model(rows=64, no_weight_tying=True, use_bias_in_output_layer=True)
+    with torch.no_grad():
+        network.get_parameter("6.final_linear.bias")[VOCABULARY:] = 1e4
+        logits = network.eval()(torch.tensor([[1]]), torch.tensor([[0]]))
+    assert int(logits.argmax()) >= VOCABULARY
+    for settings in (
+        SamplingSettings(),
+        SamplingSettings(temperature=1.0),
+        SamplingSettings(temperature=1.0, top_p=0.9),
+    ):
+        tokens = decode(network, [[1]] * 64, settings=settings)
+        assert max(max(row) for row in tokens) < VOCABULARY
 
 
 def test_decoding_stops_where_the_positions_end() -> None:

@@ -46,7 +46,13 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "bias_gelu_fusion": True,
         "attention_config": [[["flash"], "all"]],
     },
-    "gpt-j": {"pos_emb": "rotary", "gpt_j_residual": True, "gpt_j_tied": True, "no_weight_tying": True},
+    "gpt-j": {
+        "pos_emb": "rotary",
+        "gpt_j_residual": True,
+        "gpt_j_tied": True,
+        "no_weight_tying": True,
+        "use_bias_in_output_layer": True,
+    },
     "parallel residual without an MLP bias": {"gpt_j_residual": True, "use_bias_in_mlp": False, "pos_emb": "none"},
     "llama": {
         "norm": "rmsnorm",
@@ -127,9 +133,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def build_args(**settings: Any) -> NeoXArgs:
-    """Complete arguments of a two-block model with the given settings."""
-    return NeoXArgs.from_dict({**DEFAULTS, **settings})
+def build_args(*, train_impl: str = "normal", **settings: Any) -> NeoXArgs:
+    """Complete arguments of a two-block model with the given settings. train_impl is taken as it is: rewards have a model, but no training."""
+    return NeoXArgs.from_dict({**DEFAULTS, **settings}).model_copy(update={"train_impl": train_impl})
 
 
 def build_model(

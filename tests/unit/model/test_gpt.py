@@ -10,7 +10,9 @@ import torch
 from megatron.model.attention.flash import FlashAttention
 from megatron.model.attention.global_attention import GlobalAttention
 from megatron.model.gpt import build_layer_specs
-from megatron.model.sequential import build_layer
+from megatron.model.sequential import SequentialModel, build_layer
+from megatron.mpu.shard import shard_of
+from megatron.neox_arguments import NeoXArgs
 from tests.unit.model.builders import (
     FP64,
     VARIANTS,
@@ -40,6 +42,31 @@ def test_a_tied_head_names_what_it_shares() -> None:
     assert (tied[-1].tied_to, tied[-1].tied_parameter) == (0, "word_embeddings.weight")
     assert (tied[0].tied_to, tied[0].tied_parameter) == (None, "word_embeddings.weight")
     assert all((spec.tied_to, spec.tied_parameter) == (None, "") for spec in untied)
+
+
+def test_an_output_bias_begins_with_zeros_and_has_no_number_for_padding() -> None:
+    args = build_args(no_weight_tying=True, use_bias_in_output_layer=True)
+    specs = build_layer_specs(args, vocab_size=VOCAB_SIZE, padded_vocab_size=64)
+    bias = parameters_by_name(SequentialModel(specs, FP64, seed=1))["6.final_linear.bias"]
+    assert shard_of(bias).logical_shape == (VOCAB_SIZE,)
+    assert bias.shape == (64,)
+    assert not bias.any()
+
+
+@pytest.mark.parametrize("no_weight_tying", [True, False])
+def test_a_reward_model_gives_a_number_for_each_token_by_a_matrix_of_its_own(no_weight_tying: bool) -> None:
+    args = build_args(train_impl="rm", no_weight_tying=no_weight_tying)
+    model = build_model(NeoXArgs.from_resolved(args.to_dict()))
+    assert all((spec.tied_to, spec.tied_parameter) == (None, "") for spec in model.specs)
+    head = {name: value for name, value in parameters_by_name(model).items() if name.startswith("6.")}
+    assert {name: tuple(value.shape) for name, value in head.items()} == {"6.rm_linear.weight": (1, 32)}
+    tokens, _, _, position_ids = random_batch()
+    normalised: list[torch.Tensor] = []
+    model.layer(5).register_forward_hook(lambda _, __, stream: normalised.append(stream.hidden))
+    rewards = model(tokens, position_ids)
+    expected = torch.einsum("sbh,h->bs", normalised[0], head["6.rm_linear.weight"][0])
+    torch.testing.assert_close(rewards, expected)
+    assert rewards.shape == tokens.shape
 
 
 def test_each_layer_has_the_attention_its_config_says() -> None:

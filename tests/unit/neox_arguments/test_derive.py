@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from megatron.errors import ConfigError
 from megatron.neox_arguments import derive
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.derive import is_checkpoint_iteration
@@ -199,6 +200,15 @@ def test_impossible_attention_configs_are_refused(config: Any, part: str) -> Non
 def test_the_vocabulary_is_padded_for_the_tensor_ranks(vocabulary: int, ranks: int, rows: int) -> None:
     assert derive.derive_padded_vocab_size(vocabulary, divisible_by=128, model_parallel_size=ranks) == rows
     assert derive.padded_vocab_size(build(ranks, model_parallel_size=ranks), vocabulary) == rows
+
+
+def test_a_model_has_a_row_for_each_token_and_more_where_the_config_says_so() -> None:
+    assert derive.model_vocab_size(build(), 50277) == 50277
+    assert derive.model_vocab_size(build(vocab_size=50304), 50277) == 50304
+    assert derive.model_vocab_size(build(vocab_size=50304), 50304) == 50304
+    sentence = r"is 50304, but the tokenizer has 50305 entries.*: set vocab_size to 50305 or more"
+    with pytest.raises(ConfigError, match=sentence):
+        derive.model_vocab_size(build(vocab_size=50304), 50305)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_keys_of_our_own_are_few(reference: Path) -> None:
         *("check_desync", "diagnose_nan", "loss_spike", "step_timeout", "exit_duration_minutes", "max_restarts"),
         *("async_save", "verify_checkpoint", "load_if_exists", "allow_data_change", "strict_merge", "eod_token"),
         *("head_dim", "use_bias_in_attn_output", "rope_scaling", "qk_layernorm_scope", "norm_position"),
+        *("vocab_size", "use_bias_in_output_layer", "trust_checkpoint"),
         *("reset_attention_mask", "reset_position_ids", "context_parallel_size"),
         *("rampup_batch_size", "validation_sets", "recompute_granularity"),
     }

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megatron.foreign import directories_of_checkpoints, is_free, what_is_there
+from megatron.foreign import (
+    MODEL_PREFIX,
+    Program,
+    directories_of_checkpoints,
+    is_free,
+    may_be_on_the_hub,
+    program_of_load,
+    what_is_there,
+)
 from megatron.neox_arguments.conflict import Conflict
 
 if TYPE_CHECKING:
@@ -68,9 +76,52 @@ def check_checkpoint_exists(args: Draft) -> None:
     if args.load is None or args.load_if_exists or "://" in args.load:
         return
     try:
-        _check_checkpoint_exists(Path(args.load))
+        if args.load.startswith(MODEL_PREFIX):
+            _check_model_exists(args.load)
+        elif program_of_load(args.load) is None:
+            _check_checkpoint_exists(Path(args.load))
     except OSError as error:  # no permission, a name that is too long
         raise Conflict(("load",), f"it cannot be looked into ({error.strerror}); correct the path") from error
+
+
+def check_load_of_another_program(args: Draft) -> None:
+    """What is said of checkpoints is not said of a model of another program, which is there or not, and has no iterations."""
+    try:
+        program = None if args.load is None else program_of_load(args.load)
+    except OSError:  # said by the check of its existence
+        return
+    if program is None:
+        return
+    if args.load_if_exists and program is not Program.NEOX:  # beside whose checkpoints a run may save its own
+        raise Conflict(
+            ("load_if_exists", "load"),
+            f"this is a model of {program.value}, from which a run begins in any case; set load_if_exists to false "
+            "(a run that is started again by max_restarts goes on from save by itself)",
+        )
+    if args.use_checkpoint_lr_scheduler:
+        raise Conflict(
+            ("use_checkpoint_lr_scheduler", "load"),
+            f"a model of {program.value} has no learning rates that could be taken over; set use_checkpoint_lr_scheduler to false",
+        )
+    if args.iteration is not None and program is not Program.NEOX:
+        raise Conflict(
+            ("iteration", "load"),
+            f"a model of {program.value} is one model, not a checkpoint of several; remove iteration",
+        )
+
+
+def _check_model_exists(load: str) -> None:
+    path = Path(load.removeprefix(MODEL_PREFIX)).expanduser()
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise Conflict(
+            ("load",), f"{path} holds no model of {Program.HUGGING_FACE.value}: {what_is_there(path)}; correct the path"
+        )
+    if path.is_dir() or (may_be_on_the_hub(load) and not path.exists()):
+        return
+    found = "it is a file" if path.exists() else f"there is no directory {path}"
+    raise Conflict(
+        ("load",), f"{found}; correct the path, or give the name of a model of the Hub, hf:ORGANISATION/NAME"
+    )
 
 
 def _check_checkpoint_exists(folder: Path) -> None:

@@ -109,6 +109,16 @@ def check_norm_position(args: Draft) -> None:
         )
 
 
+def check_output_bias(args: Draft) -> None:
+    """Only an output layer of its own has a bias."""
+    if args.use_bias_in_output_layer and not args.no_weight_tying:
+        raise Conflict(
+            ("use_bias_in_output_layer", "no_weight_tying"),
+            "an output layer that shares the embedding's weights has no bias; set no_weight_tying to true, "
+            "or use_bias_in_output_layer to false",
+        )
+
+
 def check_documents_can_be_kept_apart(args: Draft) -> None:
     """Only attention has a mask; other layers carry what they have read from one document into the next."""
     others = [name for name in dict.fromkeys(args.attention_config) if name not in MASKED]

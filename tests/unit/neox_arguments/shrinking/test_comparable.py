@@ -10,8 +10,16 @@ import pytest
 from megatron.errors import ConfigError
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.reading.values import ConfigValues
-from megatron.neox_arguments.shrinking.comparable import EPS, MadeUp, comparable, in_directory, on_one_process
+from megatron.neox_arguments.shrinking.comparable import (
+    EPS,
+    MORE_ROWS,
+    MadeUp,
+    comparable,
+    in_directory,
+    on_one_process,
+)
 from megatron.neox_arguments.shrinking.shrink import shrink
+from megatron.tokenizer.char_level import CharLevelTokenizer
 from tests.shipped import FILES, features_not_built, read_shipped
 from tests.unit.neox_arguments.minimal import MINIMAL
 
@@ -54,6 +62,11 @@ def test_precision_and_eps_are_those_of_a_comparison() -> None:
     args = args_of(made(fp16={"enabled": True, "loss_scale": 0}, hidden_dropout=0.1, attention_dropout=0.2))
     assert (args.precision, args.hidden_dropout, args.attention_dropout) == ("fp32", 0.1, 0.2)
     assert args.optimizer["params"]["eps"] == EPS  # type: ignore[index]
+
+
+def test_a_model_with_more_rows_than_tokens_still_has_some_and_others_have_none() -> None:
+    assert args_of(made()).vocab_size is None
+    assert args_of(made(vocab_size=151_936)).vocab_size == MORE_ROWS > CharLevelTokenizer().vocab_size
 
 
 def test_nothing_is_read_from_or_written_to_elsewhere() -> None:

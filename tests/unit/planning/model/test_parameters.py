@@ -31,6 +31,7 @@ MORE: Mapping[str, Mapping[str, Any]] = {
         "norm_position": "post",
         "num_kv_heads": 2,
     },
+    "rewards": {"train_impl": "rm", "no_weight_tying": True},
     "post norms": {"norm_position": "post", "use_bias_in_norms": False},
     "wide heads": {"head_dim": 16, "num_kv_heads": 2},
     "bias in queries, keys and values alone": {"use_bias_in_attn_output": False},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron.errors import ConfigError
 from megatron.planning.model.vocabulary import ASSUMED, Vocabulary, find_vocabulary
 from megatron.tokenizer.build import build_tokenizer
 from tests.unit.planning.builders import arguments
@@ -41,6 +42,16 @@ def test_what_the_user_says_wins() -> None:
     args = arguments(padded_vocab_size=1000)
     assert find_vocabulary(args, given=77) == Vocabulary(77, "given")
     assert find_vocabulary(args) == Vocabulary(1000, "padded_vocab_size of the config")
+
+
+def test_a_model_may_have_more_rows_than_its_tokenizer_has_tokens() -> None:
+    args = arguments(vocab_size=600, tokenizer_type="CharLevelTokenizer", padded_vocab_size=1000)
+    assert find_vocabulary(args) == find_vocabulary(args, given=77) == Vocabulary(600, "vocab_size of the config")
+    assert find("HFTokenizer", vocab_size=77).size == 77, "how many tokens an absent tokenizer has is not known"
+    with pytest.raises(ConfigError, match=r'"vocab_size" is 600, but the tokenizer has 601 entries'):
+        find_vocabulary(args, given=601)
+    with pytest.raises(ConfigError, match=r'"vocab_size" is 511, but the tokenizer has 512 entries'):
+        find("CharLevelTokenizer", vocab_size=511)
 
 
 @pytest.mark.parametrize(
