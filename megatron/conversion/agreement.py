@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from megatron.conversion.architecture import Architecture, architecture_of, config_keys
 from megatron.conversion.legacy.layout import find_layout
+from megatron.conversion.mapping.architecture import Architecture, architecture_of, config_keys
 from megatron.conversion.opening_neox import saved_settings
 from megatron.errors import CheckpointError
 from megatron.log import get_logger

@@ -13,10 +13,10 @@ from megatron.checkpointing.names import is_weight
 from megatron.checkpointing.ranks import Ranks
 from megatron.conversion.agreement import check_agreement, check_saved_settings
 from megatron.conversion.fill import fill
-from megatron.conversion.hub import model_directory
-from megatron.conversion.hub_names import is_hub_name
-from megatron.conversion.legacy.optimizer_counters import read_run_state
-from megatron.conversion.legacy.optimizer_source import NeoXState
+from megatron.conversion.hub.directory import model_directory
+from megatron.conversion.hub.names import is_hub_name
+from megatron.conversion.legacy.optimizer.counters import read_run_state
+from megatron.conversion.legacy.optimizer.source import NeoXState
 from megatron.conversion.legacy.source import NeoXSource
 from megatron.conversion.opening import open_hugging_face, open_meta
 from megatron.conversion.source import TensorSource

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron.checkpointing.places import place
-from megatron.conversion.architecture import Architecture, architecture_of
-from megatron.conversion.hf_directory import HuggingFaceSource
-from megatron.conversion.hub import model_directory
-from megatron.conversion.hub_names import is_hub_name
-from megatron.conversion.legacy.meta_llama import MetaLlamaSource
+from megatron.conversion.hub.directory import model_directory
+from megatron.conversion.hub.names import is_hub_name
+from megatron.conversion.mapping.architecture import Architecture, architecture_of
+from megatron.conversion.meta_llama.source import MetaLlamaSource
 from megatron.conversion.opening_neox import open_neox
-from megatron.conversion.own_checkpoint import OwnCheckpoint
+from megatron.conversion.reading.hugging_face import HuggingFaceSource
+from megatron.conversion.reading.own_checkpoint import OwnCheckpoint
 from megatron.conversion.source import TensorSource
 from megatron.errors import CheckpointError
 from megatron.foreign import Program, program_of_load

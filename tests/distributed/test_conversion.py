@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from megatron.checkpointing.saving.save import save_checkpoint
-from megatron.conversion.architecture import Architecture, config_keys
-from megatron.conversion.export import export_weights
-from megatron.conversion.hf_directory import HuggingFaceSource
+from megatron.conversion.export.weights import export_weights
 from megatron.conversion.loading import is_of_another_program, load_into_engine
+from megatron.conversion.mapping.architecture import Architecture, config_keys
 from megatron.conversion.opening import open_model
+from megatron.conversion.reading.hugging_face import HuggingFaceSource
 from megatron.data.batch import Batch, build_batch
 from megatron.data.cut_sequence import cut_sequence
 from megatron.engine.build import build_engine

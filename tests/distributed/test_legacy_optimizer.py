@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megatron.conversion.legacy.optimizer_source import NeoXState
+from megatron.conversion.legacy.optimizer.source import NeoXState
 from megatron.conversion.legacy.source import NeoXSource
 from megatron.conversion.loading import load_into_engine
 from megatron.engine.protocol import StepResult

@@ -11,8 +11,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from megatron.conversion.architecture import config_keys
-from megatron.conversion.hf_directory import HuggingFaceSource
+from megatron.conversion.mapping.architecture import config_keys
+from megatron.conversion.reading.hugging_face import HuggingFaceSource
 from megatron.data.indexed_dataset import IndexedDatasetWriter
 from megatron.tokenizer.char_level import CharLevelTokenizer
 from tests.end_to_end.runs import run_deepy, train

@@ -36,16 +36,16 @@ import torch
 
 from megatron.checkpointing.planners import CHUNK_BYTES
 from megatron.checkpointing.settings import settings_yaml
-from megatron.conversion.architecture import config_keys
-from megatron.conversion.choose import family_for
-from megatron.conversion.export import export_weights
+from megatron.conversion.converting.to_checkpoint import to_checkpoint
+from megatron.conversion.converting.to_hugging_face import to_hugging_face
+from megatron.conversion.converting.write import write_checkpoint
+from megatron.conversion.export.weights import export_weights
 from megatron.conversion.loading import load_into_module
+from megatron.conversion.mapping.architecture import config_keys
+from megatron.conversion.mapping.choose import family_for
+from megatron.conversion.mapping.shapes import model_args, model_specs
 from megatron.conversion.opening import open_model
-from megatron.conversion.proof_theirs import import_transformers
-from megatron.conversion.shapes import model_args, model_specs
-from megatron.conversion.to_checkpoint import to_checkpoint
-from megatron.conversion.to_hugging_face import to_hugging_face
-from megatron.conversion.write import write_checkpoint
+from megatron.conversion.proving.theirs import import_transformers
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
 from megatron.mpu.groups import SINGLE

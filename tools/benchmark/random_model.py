@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from megatron.checkpointing.names import WEIGHT
-from megatron.conversion.architecture import Architecture
-from megatron.conversion.shapes import parameter_shapes
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.shapes import parameter_shapes
 
 STD = 0.02
 

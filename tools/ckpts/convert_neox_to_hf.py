@@ -16,14 +16,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from megatron.command import run_command
-from megatron.conversion.to_hugging_face_parser import parse_arguments
+from megatron.conversion.converting.to_hugging_face_parser import parse_arguments
 
 
 def main() -> None:
     args = parse_arguments()
     # Imported late, so that --help is immediate.
     from megatron.cli.styled import show_lines
-    from megatron.conversion.to_hugging_face_command import run
+    from megatron.conversion.converting.to_hugging_face_command import run
 
     status = run(args, show_lines)
     if status:

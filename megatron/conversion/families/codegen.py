@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron.conversion.architecture import Architecture
 from megatron.conversion.families.gpt2_keys import BUFFERS
 from megatron.conversion.families.gptj import BLOCK, IGNORED, MODULES, ROWS
-from megatron.conversion.family import Family, Module
-from megatron.conversion.packing import Heads, separate_interleaved_heads
-from megatron.conversion.settings import Computed, Config, Table, Untranslatable
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.packing import Heads, separate_interleaved_heads
+from megatron.conversion.mapping.settings import Computed, Config, Table, Untranslatable
 
 _PARTS = 4
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from megatron.conversion.architecture import Architecture
-from megatron.conversion.family import Module
-from megatron.conversion.packing import gate_and_up, separate_heads, separate_interleaved_heads
-from megatron.conversion.settings import Always, Computed, Config, Opposite, Row, Same, value_of
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.family import Module
+from megatron.conversion.mapping.packing import gate_and_up, separate_heads, separate_interleaved_heads
+from megatron.conversion.mapping.settings import Always, Computed, Config, Opposite, Row, Same, value_of
 
 
 def heads_of(config: Config) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from megatron.conversion.architecture import Architecture
 from megatron.conversion.families.common import GELUS, TIED, head_width, heads_of, layer_norm
-from megatron.conversion.family import Family, Module
-from megatron.conversion.packing import heads_by_group
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Always, Choice, Computed, Config, Fixed, Same, Table, Untranslatable
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.packing import heads_by_group
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Always, Choice, Computed, Config, Fixed, Same, Table, Untranslatable
 
 _BIASES = ("use_bias_in_attn_linear", "use_bias_in_attn_output", "use_bias_in_mlp")
 _BLOCK_KEYS = ("new_decoder_architecture", "parallel_attn", "num_ln_in_parallel_attn", "multi_query", "num_kv_heads")

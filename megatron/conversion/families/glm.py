@@ -13,10 +13,10 @@ from megatron.conversion.families.common import (
     sizes,
     unless_null,
 )
-from megatron.conversion.family import Family, Module
-from megatron.conversion.packing import fused_gate_and_up
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Always, Choice, Same, Table
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.packing import fused_gate_and_up
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Always, Choice, Same, Table
 
 FAMILY = Family(
     name="glm",

@@ -13,9 +13,9 @@ from megatron.conversion.families.gpt2_keys import (
     one_kind_of_heads,
     size_rows,
 )
-from megatron.conversion.family import Family
-from megatron.conversion.packing import fused_heads
-from megatron.conversion.settings import Always, Fixed, Table
+from megatron.conversion.mapping.family import Family
+from megatron.conversion.mapping.packing import fused_heads
+from megatron.conversion.mapping.settings import Always, Fixed, Table
 
 FAMILY = Family(
     name="gpt2",

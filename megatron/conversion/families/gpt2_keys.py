@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from megatron.conversion.families.common import GELUS, layer_norm
-from megatron.conversion.family import Module
-from megatron.conversion.packing import Cut
-from megatron.conversion.settings import Always, Choice, Config, Fixed, Row, Same
+from megatron.conversion.mapping.family import Module
+from megatron.conversion.mapping.packing import Cut
+from megatron.conversion.mapping.settings import Always, Choice, Config, Fixed, Row, Same
 
 # Summaries of the last hidden state, for other heads of GPT-2; lengths and switches that no version reads.
 WITHOUT_EFFECT = frozenset(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from megatron.conversion.architecture import Architecture
 from megatron.conversion.families.common import TIED
 from megatron.conversion.families.gpt2_keys import (
     BUFFERS,
@@ -16,9 +15,10 @@ from megatron.conversion.families.gpt2_keys import (
     head_width,
     size_rows,
 )
-from megatron.conversion.family import Family
-from megatron.conversion.packing import whole
-from megatron.conversion.settings import Computed, Config, Table, Untranslatable
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.family import Family
+from megatron.conversion.mapping.packing import whole
+from megatron.conversion.mapping.settings import Computed, Config, Table, Untranslatable
 
 
 def _heads_of(config: Config) -> dict[str, Any]:

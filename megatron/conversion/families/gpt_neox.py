@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from megatron.conversion.families.common import ATTENTION_BIAS, GELUS, UNTIED, layer_norm, one_kind_of_heads
-from megatron.conversion.family import Family, Module
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Always, Choice, Same, Table
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Always, Choice, Same, Table
 
 FAMILY = Family(
     name="neox",

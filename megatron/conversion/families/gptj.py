@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from megatron.conversion.architecture import Architecture
 from megatron.conversion.families.common import output_bias
 from megatron.conversion.families.gpt2_keys import (
     BUFFERS,
@@ -14,9 +13,10 @@ from megatron.conversion.families.gpt2_keys import (
     one_kind_of_heads,
     size_rows,
 )
-from megatron.conversion.family import Family, Module
-from megatron.conversion.packing import separate_interleaved_heads
-from megatron.conversion.settings import Always, Computed, Config, Fixed, Row, Table, Untranslatable
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.packing import separate_interleaved_heads
+from megatron.conversion.mapping.settings import Always, Computed, Config, Fixed, Row, Table, Untranslatable
 
 
 def _rotary(config: Config) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from megatron.conversion.architecture import Architecture
 from megatron.conversion.families.common import GELUS, TIED, one_kind_of_heads
-from megatron.conversion.family import Family, Module
-from megatron.conversion.packing import separate_heads
-from megatron.conversion.settings import Always, Choice, Computed, Config, Fixed, Same, Table, Untranslatable
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.packing import separate_heads
+from megatron.conversion.mapping.settings import Always, Choice, Computed, Config, Fixed, Same, Table, Untranslatable
 
 _BIASES = ("use_bias_in_attn_linear", "use_bias_in_attn_output", "use_bias_in_mlp")
 _NORMS = {

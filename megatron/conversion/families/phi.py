@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from megatron.conversion.families.common import GELUS, SIZES, head_width, layer_norm, output_bias
-from megatron.conversion.family import Family, Module
-from megatron.conversion.packing import separate_heads
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Always, Choice, Fixed, Same, Table
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.packing import separate_heads
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Always, Choice, Fixed, Same, Table
 
 _BLOCK = "model.layers.{layer}"
 

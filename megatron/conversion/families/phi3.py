@@ -11,10 +11,10 @@ from megatron.conversion.families.common import (
     llama_modules,
     rms_norm,
 )
-from megatron.conversion.family import Family, Module
-from megatron.conversion.packing import fused_gate_and_up, fused_heads
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Choice, Same, Table
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.packing import fused_gate_and_up, fused_heads
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Choice, Same, Table
 
 FAMILY = Family(
     name="phi3",

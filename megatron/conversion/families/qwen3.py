@@ -13,9 +13,9 @@ from megatron.conversion.families.common import (
     sizes,
 )
 from megatron.conversion.families.windows import QWEN_WINDOW
-from megatron.conversion.family import Family
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Always, Choice, Same, Table
+from megatron.conversion.mapping.family import Family
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Always, Choice, Same, Table
 
 FAMILY = Family(
     name="qwen3",

@@ -12,9 +12,9 @@ from megatron.conversion.families.common import (
     sizes,
     unless_null,
 )
-from megatron.conversion.family import Family
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Choice, Same, Table
+from megatron.conversion.mapping.family import Family
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Choice, Same, Table
 
 FAMILY = Family(
     name="seed_oss",

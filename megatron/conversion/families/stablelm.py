@@ -11,9 +11,9 @@ from megatron.conversion.families.common import (
     layer_norm,
     sizes,
 )
-from megatron.conversion.family import Family
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Always, Choice, Fixed, Same, Table
+from megatron.conversion.mapping.family import Family
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Always, Choice, Fixed, Same, Table
 
 FAMILY = Family(
     name="stablelm",

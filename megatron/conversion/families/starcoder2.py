@@ -11,9 +11,9 @@ from megatron.conversion.families.common import (
     llama_modules,
     sizes,
 )
-from megatron.conversion.family import Family, Module
-from megatron.conversion.rope import Rotary
-from megatron.conversion.settings import Choice, Same, Table
+from megatron.conversion.mapping.family import Family, Module
+from megatron.conversion.mapping.rope import Rotary
+from megatron.conversion.mapping.settings import Choice, Same, Table
 
 _TANH = "gelu_pytorch_tanh"
 _BIASES = ("use_bias_in_attn_linear", "use_bias_in_attn_output", "use_bias_in_mlp")

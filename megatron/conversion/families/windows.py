@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from megatron.conversion.architecture import Architecture
 from megatron.conversion.families.common import unless_null
-from megatron.conversion.settings import Computed, Config, Untranslatable, value_of
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.settings import Computed, Config, Untranslatable, value_of
 
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 

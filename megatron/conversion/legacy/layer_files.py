@@ -10,7 +10,7 @@ from torch import Tensor
 
 from megatron.conversion.legacy.layout import Layout
 from megatron.conversion.legacy.names import has_weights
-from megatron.conversion.legacy.pickled import read_pickled
+from megatron.conversion.reading.pickled import read_pickled
 from megatron.errors import CheckpointError
 
 Tensors = Mapping[str, Tensor]

@@ -13,7 +13,7 @@ from megatron.conversion.legacy.merge import their_cut
 from megatron.conversion.legacy.mismatches import check_layers, hint
 from megatron.conversion.legacy.names import Reading, Traits, find_reading, unused_names
 from megatron.conversion.legacy.rank_rows import GroupedRows
-from megatron.conversion.packing import Heads
+from megatron.conversion.mapping.packing import Heads
 from megatron.errors import CheckpointError
 from megatron.foreign import shortened
 from megatron.mpu.shard import ShardInfo

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from megatron.conversion.legacy.rank_rows import GroupedRows, Join, grouped_rows, halves_exchanged, only, stacked
-from megatron.conversion.packing import Heads
+from megatron.conversion.mapping.packing import Heads
 
 _NO_WEIGHTS = re.compile(r".*\.rotary_emb(eddings)?\.inv_freq|(.*\.)?_extra_state")
 _NORMS = ("input_layernorm", "post_attention_layernorm", "norm")

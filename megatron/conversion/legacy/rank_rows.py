@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from megatron.conversion.packing import Heads, build_packing, heads_by_group, separate_heads
+from megatron.conversion.mapping.packing import Heads, build_packing, heads_by_group, separate_heads
 
 Join = Callable[[Sequence[Tensor]], Tensor]
 

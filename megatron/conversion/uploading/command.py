@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from megatron.conversion.hub_names import HubName, is_repository
+from megatron.conversion.hub.names import HubName, is_repository
 from megatron.conversion.uploading.card import CARD
 from megatron.conversion.uploading.model_files import ModelFiles, model_files
 from megatron.errors import CheckpointError

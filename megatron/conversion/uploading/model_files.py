@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron.conversion.export_place import REPORT
-from megatron.conversion.hub_files import CONFIG, is_weight_file, weight_files
+from megatron.conversion.export.place import REPORT
+from megatron.conversion.hub.files import CONFIG, is_weight_file, weight_files
 from megatron.errors import CheckpointError
 
 _REMEDY = "export it with convert_neox_to_hf.py, or add --unproven"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from megatron.conversion.hub_failures import one_sentence, patiently, revisions, token_state
-from megatron.conversion.hub_files import is_model_file
-from megatron.conversion.hub_names import HubName
+from megatron.conversion.hub.failures import one_sentence, patiently, revisions, token_state
+from megatron.conversion.hub.files import is_model_file
+from megatron.conversion.hub.names import HubName
 from megatron.conversion.uploading.card import CARD, model_card
 from megatron.conversion.uploading.model_files import ModelFiles
 from megatron.errors import CheckpointError

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from megatron.conversion.architecture import architecture_of
+from megatron.conversion.mapping.architecture import architecture_of
 from megatron.conversion.opening import OpenedModel
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel

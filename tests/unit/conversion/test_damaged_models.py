@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from megatron.conversion.architecture import config_keys
+from megatron.conversion.converting.to_checkpoint_command import run
+from megatron.conversion.converting.to_checkpoint_parser import parse_arguments
 from megatron.conversion.loading import load_into_module
+from megatron.conversion.mapping.architecture import config_keys
 from megatron.conversion.opening import open_model
-from megatron.conversion.to_checkpoint_command import run
-from megatron.conversion.to_checkpoint_parser import parse_arguments
 from megatron.errors import CheckpointError
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
 from megatron.mpu.groups import SINGLE
 from megatron.neox_arguments import NeoXArgs
-from tests.unit.conversion.test_hf_directory import EMBEDDING, HEAD, QUERIES, tensors, write, write_in_two
+from tests.unit.conversion.reading.test_hugging_face import EMBEDDING, HEAD, QUERIES, tensors, write, write_in_two
 from tests.unit.conversion.test_loading import neox_run
 from tests.unit.model.builders import VARIANTS, VOCAB_SIZE
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from megatron.conversion import agreement
 from megatron.conversion.agreement import check_agreement
-from megatron.conversion.architecture import architecture_of, config_keys
 from megatron.conversion.loading import is_of_another_program, load_into_module, open_for_all
+from megatron.conversion.mapping.architecture import architecture_of, config_keys
 from megatron.conversion.opening import open_model
 from megatron.errors import CheckpointError, NeoXError
 from megatron.model.gpt import build_layer_specs
@@ -24,7 +24,7 @@ from megatron.mpu.groups import SINGLE
 from megatron.neox_arguments import NeoXArgs
 from tests.unit.conversion.in_memory import weights_of
 from tests.unit.conversion.legacy.neox_files import write_neox
-from tests.unit.conversion.test_hf_directory import tensors, write
+from tests.unit.conversion.reading.test_hugging_face import tensors, write
 from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args, build_model, parameters_by_name
 
 FP32 = BuildContext(dtype=torch.float32)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from megatron.checkpointing.settings import settings_yaml
-from megatron.conversion.architecture import Architecture
-from megatron.conversion.choose import family_for
-from megatron.conversion.export import export_weights
-from megatron.conversion.own_checkpoint import OwnCheckpoint
-from megatron.conversion.shapes import model_args
-from megatron.conversion.write import write_checkpoint
+from megatron.conversion.converting.write import write_checkpoint
+from megatron.conversion.export.weights import export_weights
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.choose import family_for
+from megatron.conversion.mapping.shapes import model_args
+from megatron.conversion.reading.own_checkpoint import OwnCheckpoint
 from tools.benchmark.random_model import RandomSource, pythia
 from tools.benchmark.resident import resident_peak
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from megatron.conversion.architecture import Architecture, architecture_of, config_keys
-from megatron.conversion.choose import family_for, family_of
 from megatron.conversion.families.common import GELUS
-from megatron.conversion.harmless import HARMLESS
-from megatron.conversion.shapes import model_args
+from megatron.conversion.mapping.architecture import Architecture, architecture_of, config_keys
+from megatron.conversion.mapping.choose import family_for, family_of
+from megatron.conversion.mapping.harmless import HARMLESS
+from megatron.conversion.mapping.shapes import model_args
 from megatron.neox_arguments import NeoXArgs
 from tests.hugging_face_configurations import MODELS
 from tests.hugging_face_models import config_of, logits_of, random_tokens, write_model

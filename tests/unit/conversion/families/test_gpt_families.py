@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from megatron.components import FAMILIES
-from megatron.conversion.architecture import Architecture
-from megatron.conversion.family import Family, Inexpressible
-from megatron.conversion.hf_directory import HuggingFaceSource
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.family import Family, Inexpressible
+from megatron.conversion.reading.hugging_face import HuggingFaceSource
 from megatron.errors import CheckpointError
 from tests.hugging_face_models import MODELS, write_model
 from tests.unit.conversion.families.translated import family_of_model, tensors_of

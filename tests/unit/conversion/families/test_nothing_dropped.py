@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron.conversion.architecture import Architecture
+from megatron.conversion.mapping.architecture import Architecture
 from megatron.errors import CheckpointError
 from tests.hugging_face_configurations import MODELS
 from tests.hugging_face_models import build_model, compute, config_of, random_tokens

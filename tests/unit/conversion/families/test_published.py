@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from megatron.conversion.choose import family_of
+from megatron.conversion.mapping.choose import family_of
 from tests.unit.conversion.families.published import PUBLISHED
 
 

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from megatron.components import FAMILIES
-from megatron.conversion.architecture import Architecture
-from megatron.conversion.family import Family
-from megatron.conversion.shapes import model_specs
+from megatron.conversion.mapping.architecture import Architecture
+from megatron.conversion.mapping.family import Family
+from megatron.conversion.mapping.shapes import model_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
 from megatron.mpu.shard import shard_of

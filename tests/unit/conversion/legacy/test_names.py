@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from megatron.conversion.legacy.names import Traits, find_reading, has_weights, unused_names
-from megatron.conversion.packing import Heads
+from megatron.conversion.mapping.packing import Heads
 
 PLAIN = Traits(Heads(4, 4, 8), is_gated=False, is_parallel=False, has_tied_norm=False)
 GATED = Traits(Heads(4, 4, 8), is_gated=True, is_parallel=False, has_tied_norm=False)

@@ -14,8 +14,8 @@ import pytest
 from huggingface_hub import HfApi
 
 from megatron.cli.styled import show_lines
-from megatron.conversion import hub_failures
-from megatron.conversion.hub import model_directory
+from megatron.conversion.hub import failures as hub_failures
+from megatron.conversion.hub.directory import model_directory
 from megatron.conversion.uploading.command import run
 from megatron.conversion.uploading.parser import MESSAGE, parse_arguments
 from megatron.errors import CheckpointError

@@ -1,0 +1,1 @@
+"""The two converters: what they do, their command lines, and the report that they leave."""

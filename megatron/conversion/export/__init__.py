@@ -1,0 +1,1 @@
+"""A model as a directory of Hugging Face transformers."""

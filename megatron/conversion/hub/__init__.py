@@ -1,0 +1,1 @@
+"""Models by name: directories here, and the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""Files of other programs and of ours as full tensors under our names, read one at a time."""

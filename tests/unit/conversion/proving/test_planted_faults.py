@@ -1,0 +1,71 @@
+"""Mistakes that converters make, planted one by one: each is caught, with a sentence that says where, and leaves no model behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from megatron.checkpointing.inspecting.lines import Line
+from megatron.conversion.converting import (
+    to_checkpoint_command,
+    to_checkpoint_parser,
+    to_hugging_face_command,
+    to_hugging_face_parser,
+)
+from megatron.conversion.export.place import REPORT
+from megatron.errors import CheckpointError
+from tests.conversion_faults.table import EXPORT, FAULTS, IMPORT
+from tests.hugging_face_models import MODELS, write_model
+
+Models = Callable[[str], tuple[Path, Path]]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Of a model of MODELS the directory of transformers and our checkpoint of it; without a fault both conversions succeed."""
+    place = tmp_path_factory.mktemp("models")
+    made: dict[str, tuple[Path, Path]] = {}
+
+    def model(name: str) -> tuple[Path, Path]:
+        if name not in made:
+            theirs, ours = write_model(name, place / name), place / f"{name} of ours"
+            assert converted(IMPORT, theirs, ours, name) == ""
+            assert converted(EXPORT, ours, place / f"{name} back", name) == ""
+            made[name] = theirs, ours
+        return made[name]
+
+    return model
+
+
+def converted(way: str, source: Path, target: Path, model: str) -> str:
+    """What the tool says when it fails, "" when it succeeds."""
+    printed: list[Line] = []
+    show: Callable[[Iterable[Line]], None] = printed.extend
+    try:
+        if way == EXPORT:
+            words = ["--input_dir", source, "--output_dir", target, "--architecture", MODELS[model].family]
+            status = to_hugging_face_command.run(to_hugging_face_parser.parse_arguments(list(map(str, words))), show)
+        else:
+            words = [source, "--output_dir", target]
+            status = to_checkpoint_command.run(to_checkpoint_parser.parse_arguments(list(map(str, words))), show)
+    except (CheckpointError, AssertionError) as error:
+        return str(error)
+    return "".join(text for text, _ in printed[-1]) if status else ""
+
+
+CASES = [(name, way) for name, fault in FAULTS.items() for way in fault.ways]
+
+
+@pytest.mark.parametrize(("name", "way"), CASES, ids=[", ".join(case) for case in CASES])
+def test_a_fault_is_caught_and_leaves_no_model(
+    models: Models, name: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = FAULTS[name]
+    theirs, ours = models(fault.model)
+    fault.plant(monkeypatch, fault.model)
+    said = converted(way, ours if way == EXPORT else theirs, tmp_path / "target", fault.model)
+    assert re.search(fault.ways[way], said), said
+    assert {path.name for path in tmp_path.rglob("*")} <= {"target", REPORT}
