@@ -101,12 +101,15 @@ def recognise(directory: Path) -> Foreign | None:
 def program_of_load(load: str) -> Program | None:
     """The other program from whose model a run with this `load` would begin; None where it loads checkpoints of ours, or nothing that is known.
 
-    A directory with a checkpoint of ours is ours, whatever else lies there: runs may save beside what they began from.
+    A directory with a checkpoint of ours is ours, whatever else lies there, as runs may save beside what they began from; unless `latest`
+    names a step of GPT-NeoX, which has trained there since.
     """
     if load.startswith(MODEL_PREFIX):
         return Program.HUGGING_FACE
     directory = Path(load)
-    if "://" in load or not directory.is_dir() or holds_ours(directory):
+    if "://" in load or not directory.is_dir():
+        return None
+    if holds_ours(directory) and not _latest_is_of_neox(directory):
         return None
     program = program_of(directory)
     return program if program is not None and program.is_read else None
@@ -115,6 +118,13 @@ def program_of_load(load: str) -> Program | None:
 def holds_ours(directory: Path) -> bool:
     """Whether `directory` is a complete checkpoint of ours, or one lies in it."""
     return (directory / _MANIFEST).exists() or any(directory.glob(f"global_step*/{_MANIFEST}"))
+
+
+def is_step_of_neox(checkpoint: Path) -> bool:
+    """Whether a folder is what GPT-NeoX saved of one step."""
+    return not (checkpoint / _MANIFEST).exists() and any(
+        path.name.endswith("_states.pt") for path in checkpoint.iterdir()
+    )
 
 
 def may_be_on_the_hub(load: str) -> bool:
@@ -131,6 +141,13 @@ def directories_of_checkpoints(directory: Path) -> list[Path]:
 def shortened(names: list[str]) -> str:
     """Some names, and how many more there are."""
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _latest_is_of_neox(directory: Path) -> bool:
+    try:
+        return is_step_of_neox(directory / (directory / "latest").read_text(encoding="utf-8").strip())
+    except (OSError, ValueError):
+        return False
 
 
 def _folders(directory: Path) -> Iterator[Path]:

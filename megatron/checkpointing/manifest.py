@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from megatron.checkpointing.errors import DamagedCheckpoint, reason_of
 from megatron.checkpointing.files import FileFacts, sha256_of, sha256_of_file, to_json, write_durably
+from megatron.foreign import is_step_of_neox
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -79,6 +80,6 @@ def read_manifest(checkpoint: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _foreign(checkpoint: Path) -> str:
-    if checkpoint.is_dir() and any(path.name.endswith("_states.pt") for path in checkpoint.iterdir()):
-        return " (its files are those of GPT-NeoX or DeepSpeed, which have to be converted first)"
+    if checkpoint.is_dir() and is_step_of_neox(checkpoint):
+        return " (its files are those of GPT-NeoX or DeepSpeed; to load them, give this directory itself)"
     return ""

@@ -29,10 +29,10 @@ def check_agreement(theirs: Architecture, args: NeoXArgs, *, vocab_size: int, de
     Raises CheckpointError with the keys that differ, as lines to put into a configuration.
     """
     ours = architecture_of(args, vocab_size=vocab_size)
-    lines = [
-        f"  {_line(key, value)}  # you have {yaml_text(mine)}"
-        for key, (value, mine) in _differing(theirs, ours).items()
-    ]
+    differing = _differing(theirs, ours)
+    if "intermediate_size" in differing and theirs.mlp_width % args.mlp_multiple_of:
+        differing["mlp_multiple_of"] = (1, args.mlp_multiple_of)
+    lines = [f"  {_line(key, value)}  # you have {yaml_text(mine)}" for key, (value, mine) in differing.items()]
     sentences = [
         *([f"{description} is another model than the one configured. It needs:\n" + "\n".join(lines)] if lines else []),
         *([_about_rows(theirs.vocab_size, vocab_size, args, description)] if theirs.vocab_size != vocab_size else []),

@@ -47,6 +47,10 @@ def open_model(
     program = program_of_load(str(text))
     if program in (Program.HUGGING_FACE, Program.META) and args is not None:
         raise CheckpointError(f"{text} says by its own files what model it is: leave out the settings")
+    if program is not Program.NEOX and vocab_size is not None:
+        raise CheckpointError(
+            f"{text} says by itself how many rows its vocabulary has: leave out vocab-size ({vocab_size})"
+        )
     if is_hub_name(str(text)):
         directory = model_directory(str(text))
         return open_hugging_face(directory, iteration=iteration, trusted=trusted)

@@ -33,25 +33,24 @@ def open_neox(
     """
     layout = find_layout(directory, iteration)
     if args is None:
-        args = saved_settings(layout.directory)
+        args = saved_settings(layout.directory, advice=" Give those that it was trained with (--config_file)")
     rows = vocab_size or args.vocab_size or _rows(layout, trusted=trusted)
     return NeoXSource(directory, args, vocab_rows=rows, trusted=trusted, iteration=iteration), args, rows
 
 
-def saved_settings(directory: Path) -> NeoXArgs:
-    """The settings that were saved with the step in a directory, as of one process. Raises CheckpointError when there are none that can be read."""
+def saved_settings(directory: Path, *, advice: str = "") -> NeoXArgs:
+    """The settings that were saved with the step in a directory, as of one process.
+
+    Raises CheckpointError, ending with `advice`, when there are none that can be read.
+    """
     saved: Mapping[str, Any] = saved_values(directory)
     if not saved:
-        raise CheckpointError(
-            f"{directory} has no settings (YAML files in a folder configs): give those that it was trained with (--config_file)"
-        )
+        raise CheckpointError(f"{directory} has no settings (YAML files in a folder configs).{advice}")
     values = ConfigValues.from_dict({key: value for key, value in saved.items() if key not in _OF_A_RUN})
     try:
         return NeoXArgs.from_values(values, world_size=smallest_world(values), planning=True)
     except NeoXError as error:
-        raise CheckpointError(
-            f"the settings saved in {directory} cannot be read here: {error}\nGive others in their place (--config_file)"
-        ) from error
+        raise CheckpointError(f"the settings saved in {directory} cannot be read here: {error}.{advice}") from error
 
 
 def _rows(layout: Layout, *, trusted: bool) -> int:

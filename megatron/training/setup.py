@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron.checkpointing.loading.load import load_checkpoint
+from megatron.checkpointing.saving.replaced import check_what_is_replaced
 from megatron.checkpointing.saving.room import warn_of_little_room
 from megatron.checkpointing.saving.save import check_can_save
 from megatron.checkpointing.settings import settings_warning
@@ -58,6 +59,8 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     if args.save:
         warn_of_little_room(args.save, engine, save_optimizer=not args.no_save_optim)
     state, began_from = load_state(args, engine, vocab_size=vocab_size)
+    if args.save:
+        check_what_is_replaced(args.save, iteration=state.iteration, began_from=began_from, group=world.groups.world)
     if began_from is not None:
         args = settle_learning_rates(args, began_from, world.groups.world, iteration=state.iteration)
     read_so_far = None if began_from is None else load_ledger(began_from, world.groups.world)

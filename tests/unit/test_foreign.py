@@ -65,6 +65,15 @@ def test_a_directory_with_a_checkpoint_of_ours_is_ours_whatever_else_lies_there(
     assert program_of_load("s3://bucket/models") is None
 
 
+def test_what_gpt_neox_has_trained_since_is_what_latest_names(tmp_path: Path) -> None:
+    make(tmp_path, "global_step10/mp_rank_00_model_states.pt", "global_step20/manifest.json")
+    named = {"global_step20": None, "global_step10": Program.NEOX, "global_step30": None, "": None, "\xff": None}
+    for tag, program in named.items():
+        (tmp_path / "latest").write_text(tag + "\n", encoding="latin-1")
+        assert program_of_load(str(tmp_path)) is program, tag
+    assert program_of_load(str(tmp_path / "global_step10")) is Program.NEOX
+
+
 @pytest.mark.parametrize(
     ("load", "may_be"),
     [

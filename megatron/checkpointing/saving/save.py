@@ -36,6 +36,7 @@ from megatron.checkpointing.saving.snapshot import Snapshot, small_files, write_
 from megatron.checkpointing.saving.temporaries import claim, clean_directory, discard, release
 from megatron.engine.protocol import Engine, FullTensor
 from megatron.errors import CheckpointError
+from megatron.foreign import is_step_of_neox
 from megatron.mpu.groups import Group
 
 
@@ -156,6 +157,8 @@ def _publish(temporary: Path, final: Path, snapshot: Snapshot, metadata: Metadat
     complete(temporary, snapshot, metadata, written)
     replaced = final.with_name(REPLACED_PREFIX + final.name)
     if final.exists():
+        if is_step_of_neox(final):
+            raise CheckpointError(f"{final} is a checkpoint of GPT-NeoX, which is not replaced")
         rename_durably(final, replaced)
     rename_durably(temporary, final)
     write_latest(final.parent, snapshot.iteration)

@@ -25,7 +25,8 @@ _KIBIBYTE = 1024
 @dataclass(frozen=True)
 class Conversion:
     """What was converted, and into what. family, architecture: names in the menu and of the class of transformers; dtype: of the files;
-    size: bytes of the values; seconds: of writing and of the proof; remarks: beside those of the proof."""
+    size: bytes of the values; seconds: of writing and of the proof; remarks: beside those of the proof; earlier: whether
+    another model was there before, which only one that is equal replaces."""
 
     source: Mapping[str, Any]
     settings: Architecture
@@ -36,6 +37,7 @@ class Conversion:
     seconds: tuple[float, float]
     proof: Proof
     remarks: tuple[str, ...] = ()
+    earlier: bool = False
 
     @property
     def equal(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from megatron.checkpointing.inspecting.lines import Line, columns, heading, named
 from megatron.checkpointing.inspecting.page import size_text
 from megatron.conversion.converting.report import Conversion, peak_memory
+from megatron.conversion.export.place import report_beside
 from megatron.conversion.proving.comparison import PromptComparison
 
 
@@ -47,6 +48,9 @@ def conversion_lines(conversion: Conversion, directory: str | Path, *, into: str
     else:
         verdict = "not converted" if conversion.family else "not compared"
         yield [(f"{verdict}: {conversion.proof.problem}", "red")]
+        if conversion.earlier:
+            report = report_beside(Path(directory))
+            yield [(f"{directory} stays as it was; the report of this conversion is {report}", "")]
 
 
 def _table(conversion: Conversion) -> list[Line]:

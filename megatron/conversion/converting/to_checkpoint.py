@@ -18,6 +18,7 @@ from megatron.checkpointing.settings import settings_yaml
 from megatron.conversion.converting.report import Conversion, source_facts, write_report
 from megatron.conversion.converting.to_checkpoint_config import (
     CONFIG,
+    FOLDER,
     CopiedTokenizer,
     check_config_text,
     checkpoint_settings,
@@ -26,7 +27,7 @@ from megatron.conversion.converting.to_checkpoint_config import (
 )
 from megatron.conversion.converting.write import write_checkpoint
 from megatron.conversion.export.config import SpecialTokens, write_configs
-from megatron.conversion.export.place import directory_to_be, output_directory
+from megatron.conversion.export.place import REPORT, directory_to_be, holds_model, output_directory
 from megatron.conversion.export.weights import export_weights, stored_dtype
 from megatron.conversion.mapping.choose import family_for
 from megatron.conversion.opening import OpenedModel, open_model
@@ -37,6 +38,7 @@ from megatron.errors import CheckpointError
 
 _PRECISIONS = {torch.float16: "fp16", torch.bfloat16: "bfloat16"}
 _VALUE_BYTES = 4
+_CONFIGURATION = frozenset({CONFIG, FOLDER})
 _OUR_OWN_EXPORT = (
     "the original is no model of transformers: compared was what the checkpoint is exported as, which does not show that the tensors of the "
     "original were put in the right places"
@@ -47,14 +49,15 @@ def to_checkpoint(opened: OpenedModel, output: str | Path, *, overwrite: bool = 
     """Write `opened` as a checkpoint of iteration 0 in the directory `output`, with `config.yml` and tokenizer, and prove that it computes the same.
 
     What computes something else is not left behind: there is only the report of it. A model that no family of transformers can express is
-    kept, unproven. Whatever raises leaves nothing: CheckpointError when the model cannot be read, or `output` holds something;
+    kept, unproven, where there was none before. What is not proven never replaces an earlier model, and its report goes beside `output`. Whatever raises leaves nothing: CheckpointError when the model cannot be read, or `output` holds something;
     MissingRequirement without transformers.
     """
     import_transformers()
-    final = output_directory(output, overwrite=overwrite)
+    final = output_directory(output, overwrite=overwrite, source=opened.directory, begun=_CONFIGURATION)
     with directory_to_be(final) as place:
         begun = time.perf_counter()
         copied = _write_config(opened, place, final)
+        _check_unchanged(final, place, overwrite=overwrite)
         settings = checkpoint_settings(
             opened.architecture, copied, precision=_PRECISIONS.get(stored_dtype(opened.source), "fp32")
         )
@@ -72,8 +75,9 @@ def to_checkpoint(opened: OpenedModel, output: str | Path, *, overwrite: bool = 
             seconds=(written - begun, time.perf_counter() - written),
             proof=proof,
             remarks=(copied.remark,) if copied.remark else (),
+            earlier=holds_model(final) and (bool(family) or (final / REPORT).exists()),
         )
-        if family and not conversion.equal:
+        if not conversion.equal and (family or conversion.earlier):
             _empty(place)
         write_report(place, conversion)
     return conversion
@@ -81,9 +85,15 @@ def to_checkpoint(opened: OpenedModel, output: str | Path, *, overwrite: bool = 
 
 def write_config_only(opened: OpenedModel, output: str | Path, *, overwrite: bool = False) -> CopiedTokenizer:
     """Write `config.yml` and the tokenizer alone. Raises CheckpointError when `output` holds something."""
-    final = output_directory(output, overwrite=overwrite)
+    final = output_directory(output, overwrite=overwrite, source=opened.directory, begun=_CONFIGURATION)
+    if holds_model(final) and not {path.name for path in final.iterdir()} <= _CONFIGURATION:
+        raise CheckpointError(
+            f"{final} holds a converted model, and not only its configuration: give another directory"
+        )
     with directory_to_be(final) as place:
-        return _write_config(opened, place, final)
+        copied = _write_config(opened, place, final)
+        _check_unchanged(final, place, overwrite=overwrite)
+    return copied
 
 
 def _write_config(opened: OpenedModel, place: Path, final: Path) -> CopiedTokenizer:
@@ -92,6 +102,15 @@ def _write_config(opened: OpenedModel, place: Path, final: Path) -> CopiedTokeni
     check_config_text(text, opened.architecture, copied)
     write_durably(place / CONFIG, text.encode())
     return copied
+
+
+def _check_unchanged(final: Path, place: Path, *, overwrite: bool) -> None:
+    """Raise CheckpointError when somebody has edited the configuration that was written alone before."""
+    before = final / CONFIG
+    if before.is_file() and not overwrite and before.read_bytes() != (place / CONFIG).read_bytes():
+        raise CheckpointError(
+            f"{before} is another one than would be written: give another directory, or --overwrite, which replaces it"
+        )
 
 
 def _prove(original: OpenedModel, ours: OpenedModel, copied: CopiedTokenizer) -> tuple[Proof, str]:

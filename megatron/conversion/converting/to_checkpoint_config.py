@@ -22,7 +22,7 @@ CONFIG = "config.yml"
 FOLDER = "tokenizer"
 _KINDS = {"tokenizer.json": "HFTokenizer", "tokenizer.model": "SPMTokenizer"}
 _A_RUN = {"train_iters": 1, "train_micro_batch_size_per_gpu": 1}
-_COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json")
+_COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True)

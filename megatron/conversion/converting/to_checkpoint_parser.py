@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--iteration", type=int, metavar="N", help="of a directory of GPT-NeoX, the checkpoint of this iteration")  # fmt: skip
     parser.add_argument("--vocab-size", type=int, metavar="N", help="rows of the vocabulary without padding, for checkpoints of GPT-NeoX")  # fmt: skip
     parser.add_argument("--trust-checkpoint", action="store_true", help="read pickled files that may run code, of models whose origin you know")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that was converted before")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a model that was converted before, by one that is proven"
+    )
     return parser
 
 

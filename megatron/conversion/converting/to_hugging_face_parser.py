@@ -32,7 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--architecture", choices=(AUTO, *FAMILIES), default=AUTO, help="the family of models to write it as (default: the first that can express it)")  # fmt: skip
     parser.add_argument("--max-shard-size", type=size, default="5GB", metavar="SIZE", help="of a file of weights (default: %(default)s)")  # fmt: skip
     parser.add_argument("--trust-checkpoint", action="store_true", help="read pickled files that may run code, of checkpoints whose origin you know")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that was converted before")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a model that was converted before, by one that is proven"
+    )
     return parser
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,14 +20,19 @@ CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The ids that transformers wants to know; None where there is no such token, or no tokenizer."""
+    """The ids that transformers wants to know; None where there is no such token, or no tokenizer. end: some models have several."""
 
     begin: int | None = None
-    end: int | None = None
+    end: int | list[int] | None = None
     padding: int | None = None
 
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> SpecialTokens:
+        """Those of a `config.json`."""
+        return cls(config.get("bos_token_id"), config.get("eos_token_id"), config.get("pad_token_id"))
+
     @property
-    def keys(self) -> dict[str, int | None]:
+    def keys(self) -> dict[str, int | list[int] | None]:
         """As configurations have them. They are written even where there is none: transformers puts others in the place of missing ones."""
         return {"bos_token_id": self.begin, "eos_token_id": self.end, "pad_token_id": self.padding}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,17 @@ from megatron.tokenizer.sentencepiece import SPMTokenizer
 
 TOKENIZER, SENTENCEPIECE, SETTINGS = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
+FILES = (
+    TOKENIZER,
+    SENTENCEPIECE,
+    SETTINGS,
+    TEMPLATE,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What a tokenizer of transformers may consist of."""
 COMPARED = (*TEXTS, "", " leading", "trailing ", "two  blanks,\n\n\n    indented", "\u00e9 e\u0301 \ufb01 \u2126")
 PADDINGS = ("<|padding|>", "<|pad|>", "<pad>", "[PAD]")
 """Tokens that are there for padding; without one of them the end of a document takes their place, as nothing is learnt behind it."""
@@ -85,6 +97,14 @@ def write_tokenizer(
         _remove(directory)
         return tokens, f"no tokenizer files were written: {problem}"
     return tokens, ""
+
+
+def copy_files(model: Path, directory: Path) -> list[str]:
+    """Copy the tokenizer of a model of transformers as it is; a sentence when it has none."""
+    found = [name for name in FILES if (model / name).is_file()]
+    for name in found:
+        shutil.copyfile(model / name, directory / name)
+    return [] if found else [f"no tokenizer files were written: {model} has none"]
 
 
 def tokenizer_difference(directory: Path, tokenizer: Tokenizer) -> str:

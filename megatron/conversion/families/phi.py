@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from megatron.conversion.families.common import GELUS, SIZES, head_width, layer_norm, output_bias
+from megatron.conversion.mapping.architecture import Architecture
 from megatron.conversion.mapping.family import Family, Module
 from megatron.conversion.mapping.packing import separate_heads
 from megatron.conversion.mapping.rope import Rotary
-from megatron.conversion.mapping.settings import Always, Choice, Fixed, Same, Table
+from megatron.conversion.mapping.settings import (
+    Always,
+    Choice,
+    Computed,
+    Config,
+    Fixed,
+    Same,
+    Table,
+    Untranslatable,
+    value_of,
+)
 
 _BLOCK = "model.layers.{layer}"
+
+
+def _check(width: int, usual: int) -> None:
+    if width != usual:
+        raise Untranslatable(
+            f"it normalises queries and keys {usual} channels wide (hidden_size / num_attention_heads), and its heads have {width}"
+        )
+
+
+def _ours(config: Config) -> dict[str, Any]:
+    has_norms = value_of(config, "qk_layernorm", False)
+    if has_norms:
+        _check(value_of(config, "head_dim", head_width), head_width(config))
+    return {"use_qk_layernorm": has_norms}
+
+
+def _theirs(architecture: Architecture) -> dict[str, Any]:
+    if architecture.use_qk_layernorm:
+        _check(architecture.head_dim, architecture.hidden_size // architecture.num_attention_heads)
+    return {"qk_layernorm": architecture.use_qk_layernorm}
+
 
 FAMILY = Family(
     name="phi",
@@ -23,7 +57,7 @@ FAMILY = Family(
             Choice("hidden_act", GELUS, "gelu_new"),
             *layer_norm("layer_norm_eps"),
             Rotary(fraction="partial_rotary_factor", default_fraction=0.5),
-            Same("use_qk_layernorm", "qk_layernorm", False),
+            Computed(("qk_layernorm",), _ours, _theirs),
             Always({"gpt_j_residual": True, "gpt_j_tied": True}),
             Always({"use_bias_in_attn_linear": True, "use_bias_in_attn_output": True}),
             Always({"use_bias_in_mlp": True}),

@@ -28,11 +28,18 @@ def _window_of(kinds: Iterable[str], window: int | None) -> dict[str, int | None
     return {"sliding_window_width": window}
 
 
+def _kinds_in(config: Config) -> list[str] | None:
+    kinds: list[str] | None = config.get("layer_types")
+    if kinds is not None and len(kinds) != config["num_hidden_layers"]:
+        raise Untranslatable(f"layer_types is of {len(kinds)} layers, and there are {config['num_hidden_layers']}")
+    return kinds
+
+
 def _read_qwen(config: Config) -> dict[str, int | None]:
     window = value_of(config, "sliding_window", unless_null("sliding_window", 4096))
     if not value_of(config, "use_sliding_window", False):
         window = None
-    kinds = config.get("layer_types")
+    kinds = _kinds_in(config)
     if kinds is None:
         first = value_of(config, "max_window_layers", 28)
         kinds = [
@@ -50,14 +57,15 @@ def _write_qwen(architecture: Architecture) -> dict[str, Any]:
 
 def _read_ministral(config: Config) -> dict[str, int | None]:
     window = value_of(config, "sliding_window", unless_null("sliding_window", 4096))
-    kinds = config.get("layer_types")
+    kinds = _kinds_in(config)
     return _window_of(kinds if kinds is not None else [_FULL if window is None else _SLIDING], window)
 
 
 def _write_ministral(architecture: Architecture) -> dict[str, Any]:
     window = architecture.sliding_window_width
     return {
-        "sliding_window": window,
+        # transformers asks for a width even where no layer looks at it.
+        "sliding_window": window or architecture.max_position_embeddings,
         "layer_types": [_FULL if window is None else _SLIDING] * architecture.num_layers,
     }
 

@@ -1,4 +1,4 @@
-"""The local directory of a model that is given by name, here or on the Hugging Face Hub (hub_names.py)."""
+"""The local directory of a model that is given by name, here or on the Hugging Face Hub (see `names`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from pathlib import Path
 
 from megatron.checkpointing.ranks import Ranks
 from megatron.conversion.hub.cache import Snapshot, directory_of, download, find_snapshot
-from megatron.conversion.hub.names import HubName, is_hub_name, parse_hub_name
+from megatron.conversion.hub.names import parse_hub_name
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import SINGLE, Group, build_saving_group
-
-__all__ = ["HubName", "is_hub_name", "model_directory", "parse_hub_name"]
 
 
 def model_directory(text: str, *, group: Group = SINGLE, local_rank: int = 0) -> Path:

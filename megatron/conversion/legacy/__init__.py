@@ -1,1 +1,1 @@
-"""Checkpoints that GPT-NeoX 1 and 2 wrote, and Llama as Meta publishes it."""
+"""Checkpoints that GPT-NeoX 1 and 2 wrote."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from megatron.conversion.legacy.layout import Layout
-from megatron.conversion.legacy.names import has_weights
+from megatron.conversion.legacy.names import is_parameter
 from megatron.conversion.reading.pickled import read_pickled
 from megatron.errors import CheckpointError
 
@@ -53,7 +53,7 @@ class LayerFiles:
             f"{layer}.{name}": tensor
             for layer in self.layers()
             for name, tensor in self.ranks(layer)[rank].items()
-            if has_weights(name)
+            if is_parameter(name)
         }
 
     def file(self, layer: int, rank: int) -> Path:

@@ -109,7 +109,7 @@ def _directory_of_step(path: Path, iteration: int | None) -> Path:
     latest = path / "latest"
     if latest.is_file():
         tag = latest.read_text(errors="replace").strip()
-        if tag and _has_weights(path / tag):
+        if _has_weights(path / tag):
             return path / tag
         raise CheckpointError(
             f'{latest} names "{tag}", where there are no weights{_there(steps)}: set iteration, or correct the file'

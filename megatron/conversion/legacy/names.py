@@ -47,7 +47,7 @@ def find_reading(parameter: str, there: Collection[str], traits: Traits) -> Read
     return next((reading for reading in _candidates(parameter, traits) if set(reading.theirs) <= set(there)), None)
 
 
-def has_weights(name: str) -> bool:
+def is_parameter(name: str) -> bool:
     """Whether a tensor in a file is a parameter, not a table that follows from the settings, or the state of Transformer Engine."""
     return not _NO_WEIGHTS.fullmatch(name)
 
@@ -56,11 +56,6 @@ def unused_names(there: Collection[str], used: Collection[str], traits: Traits) 
     """Tensors in a layer's file that hold weights of which we know nothing."""
     left = (name for name in there if name not in used and is_parameter(name))
     return [name for name in left if not (traits.has_tied_norm and name.startswith(_UNUSED_WHERE_TIED))]
-
-
-def is_parameter(name: str) -> bool:
-    """Whether a tensor in a layer's file was trained."""
-    return not _NO_WEIGHTS.fullmatch(name)
 
 
 def _candidates(parameter: str, traits: Traits) -> Iterator[Reading]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from megatron.components import GATED_ACTIVATIONS
 from megatron.errors import CheckpointError
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.rope_scaling import defaults_of
@@ -59,7 +60,7 @@ class Architecture:
     @property
     def gated(self) -> bool:
         """Whether the MLP's first projection also gives a gate."""
-        return self.activation in ("geglu", "reglu", "swiglu", "bilinear", "glu")
+        return self.activation in GATED_ACTIVATIONS
 
 
 def architecture_of(args: NeoXArgs, *, vocab_size: int) -> Architecture:
@@ -98,7 +99,9 @@ def _problems(architecture: Architecture) -> Iterator[str]:
     if window is not None and window < 1:
         yield f"its sliding window is {window} tokens wide"
     rotated = int(architecture.head_dim * architecture.rotary_pct)
-    if architecture.pos_emb == "rotary" and (rotated % 2 or rotated == 0):
+    if architecture.head_dim < 1:
+        yield f"its {architecture.hidden_size} channels are fewer than its {heads} heads"
+    elif architecture.pos_emb == "rotary" and (rotated % 2 or rotated == 0):
         yield f"{rotated} of the {architecture.head_dim} channels of a head are rotated, which must be an even number above 0"
 
 

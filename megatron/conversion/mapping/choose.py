@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from megatron.components import FAMILIES
-from megatron.conversion.families.refused import REFUSED
 from megatron.conversion.mapping.architecture import Architecture
 from megatron.conversion.mapping.family import Family, Inexpressible
+from megatron.conversion.mapping.refused import REFUSED
 from megatron.errors import CheckpointError
 from megatron.registry import did_you_mean
 
@@ -32,6 +32,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
         raise CheckpointError(
             'config.json has no "model_type", so the family of this model is unknown: it must say e.g. "llama"'
         )
+    if not isinstance(model_type, str):
+        raise CheckpointError(f'the model_type of config.json is {model_type!r}, and must be one text, e.g. "llama"')
     by_type = {family.model_type: family for family in families()}
     if model_type in by_type:
         return by_type[model_type]

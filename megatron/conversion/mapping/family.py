@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from megatron.conversion.mapping.architecture import Architecture, build_architecture, differences
+from megatron.conversion.mapping.kinds import wrong_values
 from megatron.conversion.mapping.packing import Cut, Heads, Packing, build_packing, whole
 from megatron.conversion.mapping.settings import Config, Table, Untranslatable
 from megatron.conversion.mapping.shapes import parameter_shapes
@@ -82,6 +83,10 @@ class Family:
 
     def architecture(self, config: Config) -> Architecture:
         """What a `config.json` of this family describes. Raises CheckpointError naming every setting that we cannot express."""
+        keys = {key for row in self.settings.rows for key in row.keys}
+        damaged = list(wrong_values(config, frozenset(keys | _OF_CLASSES)))
+        if damaged:
+            raise CheckpointError(f"config.json describes no model: {'; '.join(damaged)}")
         is_reward_model = self._is_reward_model(config)
         try:
             values = self.settings.to_ours(config)
@@ -157,6 +162,7 @@ class Family:
         return self.classifier if is_reward_model else self.causal
 
 
+_OF_CLASSES = {"architectures", "num_labels", "id2label"}
 # What transformers takes where nothing is said.
 _LABELS = ("LABEL_0", "LABEL_1")
 _LEAVES = {"weight": "weight", "scale": "weight", "bias": "bias"}

@@ -61,6 +61,10 @@ class Rotary:
 
     def to_ours(self, config: Config) -> dict[str, Any]:
         parameters = _parameters(config)
+        if self.fraction in config and config[self.fraction] is None and self.default_fraction != 1:
+            raise Untranslatable(
+                f"{self.fraction} is null, which transformers takes for {self.default_fraction} or for 1"
+            )
         base = first_given(parameters.get("rope_theta"), config.get(self.base), self.default_base)
         fraction = first_given(
             parameters.get("partial_rotary_factor"),

@@ -26,7 +26,10 @@ def read_scaling(parameters: Config, config: Config, types: tuple[str, ...]) -> 
     Raises Untranslatable for another type, keys or numbers that cannot be expressed.
     """
     kind = first_given(parameters.get("rope_type"), parameters.get("type"))
+    if parameters.get("type") not in (None, kind):
+        raise Untranslatable(f"rope_scaling has the rope_type {kind!r} and the type {parameters['type']!r}")
     if kind in _UNSCALED:
+        _check_nothing_is_scaled(parameters)
         return None
     if kind not in types:
         others = f"; {', '.join(types)} are" if types else ""
@@ -47,13 +50,21 @@ def read_scaling(parameters: Config, config: Config, types: tuple[str, ...]) -> 
     return {"type": kind, **scaling}
 
 
+def _check_nothing_is_scaled(parameters: Config) -> None:
+    """Raises Untranslatable for settings of a scaling that has no type, which versions of transformers refuse or drop."""
+    unread = parameters.keys() - _BESIDE - _WITHOUT_EFFECT
+    given = sorted(key for key in unread if parameters[key] is not None and (key, parameters[key]) != ("factor", 1))
+    if given:
+        raise Untranslatable(f"rope_scaling has {', '.join(given)}, and no type of scaling that reads it")
+
+
 def _yarn(given: Mapping[str, Any]) -> dict[str, Any]:
     """YaRN without the keys that we lack: a pair of factors of the magnitude, and rounding, which is always on here."""
     kept = dict(given)
     if kept.pop("truncate", True) is not True:
         raise Untranslatable("rope_scaling of type 'yarn' has truncate false, and here the range of pairs is rounded")
     magnitudes = [kept.pop(key, None) for key in ("mscale", "mscale_all_dim")]
-    if kept.get("attention_factor") is None and all(magnitudes):
+    if kept.get("attention_factor") is None and all(magnitudes) and "factor" in kept:
         above, below = (0.1 * magnitude * math.log(kept["factor"]) + 1 for magnitude in magnitudes)
         kept["attention_factor"] = above / below
     return kept

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron.checkpointing.errors import reason_of
-from megatron.conversion.mapping.architecture import Architecture, build_architecture, config_keys
+from megatron.conversion.mapping.architecture import Architecture, build_architecture
 from megatron.errors import CheckpointError
 
 PARAMS = "params.json"
@@ -75,13 +75,6 @@ def architecture_of_params(
             "no_weight_tying": not is_tied,
         }
     )
-
-
-def arguments(
-    params: Params, *, vocab_rows: int, mlp_width: int | None = None, is_tied: bool = False
-) -> dict[str, Any]:
-    """The keys of a configuration of ours that ask for this model; as for `architecture_of_params`."""
-    return config_keys(architecture_of_params(params, vocab_rows=vocab_rows, mlp_width=mlp_width, is_tied=is_tied))
 
 
 def _mlp_width(params: Params) -> int:

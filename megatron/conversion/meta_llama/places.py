@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from megatron.conversion.mapping.packing import Cut, Heads, gate_and_up, interleave_pairs, separate_heads, whole
+from megatron.conversion.mapping.packing import Cut, gate_and_up, separate_interleaved_heads, whole
 
 EMBEDDING, OUTPUT = "tok_embeddings.weight", "output.weight"
 
@@ -25,15 +23,6 @@ class Place:
     cut: Cut = whole
 
 
-def _rotating_neighbours(rows: Tensor, heads: Heads) -> tuple[Tensor, ...]:
-    query, key, value = separate_heads(rows, heads)
-    turned = (
-        interleave_pairs(part, count, rotated=heads.width)
-        for part, count in ((query, heads.query), (key, heads.key_value))
-    )
-    return *turned, value
-
-
 def places(layers: int, embedding_dim: int, *, is_tied: bool) -> Iterator[tuple[str, Place]]:
     """The place of each parameter. embedding_dim: along which the embedding is cut."""
     yield "0.word_embeddings.weight", Place((EMBEDDING,), embedding_dim)
@@ -42,7 +31,7 @@ def places(layers: int, embedding_dim: int, *, is_tied: bool) -> Iterator[tuple[
         projections = tuple(f"{theirs}.attention.w{which}.weight" for which in "qkv")
         gated = tuple(f"{theirs}.feed_forward.w{which}.weight" for which in "13")
         yield f"{ours}.input_layernorm.scale", Place((f"{theirs}.attention_norm.weight",), None)
-        yield f"{ours}.attention.query_key_value.weight", Place(projections, 0, _rotating_neighbours)
+        yield f"{ours}.attention.query_key_value.weight", Place(projections, 0, separate_interleaved_heads)
         yield f"{ours}.attention.dense.weight", Place((f"{theirs}.attention.wo.weight",), 1)
         yield f"{ours}.post_attention_layernorm.scale", Place((f"{theirs}.ffn_norm.weight",), None)
         yield f"{ours}.mlp.linear1.weight", Place(gated, 0, gate_and_up)

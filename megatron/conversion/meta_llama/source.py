@@ -42,7 +42,10 @@ class MetaLlamaSource:
         self._parameters = {parameter.name: parameter.shape for parameter in parameter_shapes(self.architecture)}
         self._places = dict(places(self.architecture.num_layers, self._embedding_dim(), is_tied=self._is_tied()))
         self._heads = Heads(
-            *(getattr(self.architecture, key) for key in ("num_attention_heads", "num_kv_heads", "head_dim"))
+            self.architecture.num_attention_heads,
+            self.architecture.num_kv_heads,
+            self.architecture.head_dim,
+            rotated=self.architecture.head_dim,
         )
         self._check()
 

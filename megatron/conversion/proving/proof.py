@@ -143,6 +143,12 @@ def _problem(
 ) -> str:
     if not all(bool(sides.ours.isfinite().all()) for sides in both):
         return "outputs of ours are infinite or no numbers, so that nothing can be compared: was this checkpoint saved by a run that diverged?"
+    parted = next((prompt for prompt in compared if prompt.parted is not None), None)
+    if parted is not None and all(prompt.difference <= prompt.tolerance for prompt in compared):
+        return (
+            f"{theirs.architecture} appends another token than ours ({parted.name}, token {(parted.parted or 0) + 1}), though outputs for "
+            "the whole agree: with its cache it computes something else than without"
+        )
     differing = [number for number, prompt in enumerate(compared) if not prompt.equal]
     sequence = both[min(differing, key=lambda number: compared[number].tokens)].sequence
     worst = max((compared[number] for number in differing), key=lambda prompt: _finite(prompt.difference))

@@ -118,11 +118,6 @@ class HuggingFaceSource:
             )
 
 
-def is_hugging_face(directory: Path) -> bool:
-    """Whether a directory looks like one of transformers: it has a `config.json` that names a type of model."""
-    return (directory / CONFIG).is_file()
-
-
 def _read_config(directory: Path) -> dict[str, Any]:
     if (directory / _ADAPTER).is_file():
         raise CheckpointError(

@@ -37,7 +37,7 @@ def test_pieces_get_their_part_in_their_own_dtype() -> None:
 def test_what_lies_beyond_the_tensor_stays_as_it_is() -> None:
     padded = torch.full((4, 5), -1.0)
     beyond = torch.full((2, 5), -1.0)
-    fill({"a/weight": full(((5, 0), padded), ((7, 0), beyond))}, MemorySource({"a/weight": WEIGHT}), group=SINGLE)
+    fill({"a/weight": full(((7, 0), beyond), ((5, 0), padded))}, MemorySource({"a/weight": WEIGHT}), group=SINGLE)
     assert torch.equal(padded, torch.cat([WEIGHT[5:].float(), torch.full((2, 5), -1.0)]))
     assert torch.equal(beyond, torch.full((2, 5), -1.0))
 

@@ -35,10 +35,10 @@ def read_ranks(layout: Layout, *, trusted: bool) -> list[RankState]:
     files = zero_files(layout.directory, engines)
     states = []
     for rank, engine_file in engines.items():
-        engine = read_pickled(engine_file, trusted=trusted)
+        engine = _read(engine_file, trusted=trusted)
         if files:
-            saved = [read_pickled(file, trusted=trusted) for file in files[rank]]
-            states.append(_rank_state(engine, [content["optimizer_state_dict"] for content in saved], files[rank]))
+            saved = [_saved_by_zero(file, trusted=trusted) for file in files[rank]]
+            states.append(_rank_state(engine, saved, files[rank]))
             _check_count(layout.directory, rank, states[-1], len(saved))
         elif engine.get("optimizer"):
             states.append(_rank_state(engine, [engine["optimizer"]], [engine_file]))
@@ -47,6 +47,20 @@ def read_ranks(layout: Layout, *, trusted: bool) -> list[RankState]:
             f"{layout.directory} holds the optimizer's state of some ranks only: copy all files. {WEIGHTS_ALONE}"
         )
     return states
+
+
+def _read(file: Path, *, trusted: bool) -> Mapping[str, Any]:
+    content = read_pickled(file, trusted=trusted)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file} holds a {type(content).__name__}, not values by name. {WEIGHTS_ALONE}")
+    return content
+
+
+def _saved_by_zero(file: Path, *, trusted: bool) -> Mapping[str, Any]:
+    saved = _read(file, trusted=trusted).get("optimizer_state_dict")
+    if not isinstance(saved, Mapping):
+        raise CheckpointError(f"{file} holds no optimizer's state. {WEIGHTS_ALONE}")
+    return saved
 
 
 def _rank_state(engine: Engine, saved: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> RankState:

@@ -228,7 +228,7 @@ def test_a_wrong_directory_is_named_for_what_it_is_and_allows_no_fresh_start_by_
 def test_a_checkpoint_of_gpt_neox_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "global_step5").mkdir()
     (tmp_path / "global_step5" / "mp_rank_00_model_states.pt").write_text("")
-    with pytest.raises(CheckpointError, match="GPT-NeoX or DeepSpeed, which have to be converted"):
+    with pytest.raises(CheckpointError, match="GPT-NeoX or DeepSpeed; to load them, give this directory itself"):
         load_checkpoint(tmp_path, fake_engine())
 
 

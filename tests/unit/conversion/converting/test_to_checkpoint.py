@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory.mkdir()
     tokenizer = train_bpe(TEXTS, vocab_size=400)
     tokenizer.save(directory / "tokenizer.json")
+    (directory / "chat_template.jinja").write_text("{{ messages }}")
     changes = {"vocab_size": tokenizer.vocab_size + 3}
     build_model("llama-2-70b", changes=changes).bfloat16().save_pretrained(directory)
     return directory
@@ -72,6 +74,7 @@ def test_a_model_becomes_a_proven_checkpoint_with_its_configuration(model: Path,
     args = NeoXArgs.from_dict({**RUN, **yaml.safe_load(text), "load": str(output), "finetune": True})
     tokenizer = build_tokenizer(args)
     assert Path(args.vocab_file or "").parent == output / "tokenizer"
+    assert (output / "tokenizer" / "chat_template.jinja").is_file()
     assert args.vocab_size == tokenizer.vocab_size + 3
     check_agreement(ours.architecture, args, vocab_size=args.vocab_size, description="x")
     assert f"load: {output}\n" in text
@@ -106,6 +109,15 @@ def test_the_configuration_alone_can_be_had(model: Path, tmp_path: Path, monkeyp
     status, printed = convert(f"hf:{model}", "--config-only")
     assert (status, printed) == (0, "wrote converted/llama/config.yml")
     assert sorted(path.name for path in Path("converted/llama").iterdir()) == ["config.yml", "tokenizer"]
+    with open("converted/llama/config.yml", "a") as file:
+        file.write("# mine\n")
+    for words in ([], ["--config-only"]):
+        with pytest.raises(CheckpointError, match=r"config\.yml is another one than would be written"):
+            convert(f"hf:{model}", *words)
+    assert convert(f"hf:{model}", "--config-only", "--overwrite")[0] == 0
+    assert convert(f"hf:{model}")[0] == 0
+    with pytest.raises(CheckpointError, match="holds a converted model, and not only its configuration"):
+        convert(f"hf:{model}", "--config-only", "--overwrite")
 
 
 @pytest.mark.parametrize(
@@ -121,10 +133,27 @@ def test_a_checkpoint_of_gpt_neox_is_compared_with_what_it_is_exported_as(
     settings = {**VARIANTS["llama"], **changes}
     neox_run(tmp_path / "neox", settings, settings)
     output = tmp_path / "converted"
-    found, printed = convert(tmp_path / "neox", "--output_dir", output, "--vocab-size", 59)
+    words = (tmp_path / "neox", "--output_dir", output, "--vocab-size", 59)
+    assert convert(*words, "--config-only")[0] == 0
+    found, printed = convert(*words)
     assert found == status, printed
     assert sentence in printed
     assert open_model(output).architecture == open_model(tmp_path / "neox", vocab_size=59).architecture
+    assert "stays as it was" not in printed
+    before = (output / "conversion_report.json").read_bytes()
+    found, printed = convert(*words, "--overwrite")
+    assert found == status
+    assert ("stays as it was; the report of this conversion is " in printed) == (status == UNPROVEN)
+    assert ((output / "conversion_report.json").read_bytes() == before) == (status == UNPROVEN)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_left_out(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text("{")
+    status, printed = convert(tmp_path / "model", "--config-only", "--output_dir", tmp_path / "converted")
+    assert status == 0
+    assert "note: its tokenizer cannot be used: " in printed
+    assert [path.name for path in (tmp_path / "converted").iterdir()] == ["config.yml"]
 
 
 def test_what_is_no_model_of_another_program_is_refused(tmp_path: Path) -> None:

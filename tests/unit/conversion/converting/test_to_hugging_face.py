@@ -135,6 +135,16 @@ def test_what_computes_something_else_leaves_a_report_alone(tmp_path: Path) -> N
     assert page.endswith(f"not converted: {report['problem']}")
     assert to_hugging_face(model, directory).equal  # the report is in nobody's way
 
+    good = {path.name: path.read_bytes() for path in directory.iterdir()}
+    again = to_hugging_face(replace(model, source=Forgetful(model.source.tensors)), directory, overwrite=True)
+    assert not again.equal
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == good
+    assert json.loads((tmp_path / f"model.{REPORT}").read_text())["equal"] is False
+    *_, said = conversion_lines(again, directory)
+    assert said[0][0] == f"{directory} stays as it was; the report of this conversion is {tmp_path}/model.{REPORT}"
+    assert to_hugging_face(model, directory, overwrite=True).equal
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
 
 @pytest.mark.parametrize("at", range(1, 8))
 def test_an_exception_at_any_tensor_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
@@ -225,4 +235,17 @@ def test_a_configuration_stands_in_for_one_that_the_checkpoint_lacks(tmp_path: P
 
 def test_a_model_of_transformers_is_written_as_another_of_its_kind(tmp_path: Path) -> None:
     to_hugging_face(opened("llama"), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "bos_token_id": 3, "eos_token_id": [4, 5]}))
+    for name in ("tokenizer.json", "merges.txt"):
+        (tmp_path / "model" / name).write_text(name)
     assert converted("--input_dir", tmp_path / "model", "--output_dir", tmp_path / "again", "--precision", "bf16") == 0
+    for name in ("tokenizer.json", "merges.txt"):
+        assert (tmp_path / "again" / name).read_text() == name
+    for name in ("config.json", "generation_config.json"):
+        keys = json.loads((tmp_path / "again" / name).read_text())
+        assert (keys["bos_token_id"], keys["eos_token_id"], keys["pad_token_id"]) == (3, [4, 5], None)
+    with pytest.raises(
+        CheckpointError, match=r"by itself how many rows its vocabulary has: leave out vocab-size \(7\)"
+    ):
+        converted("--input_dir", tmp_path / "model", "--output_dir", tmp_path / "x", "--vocab-size", "7")

@@ -48,6 +48,7 @@ def architecture_like(name: str, **changes: Any) -> Architecture:
         ("gptj", {"tie_word_embeddings": True}, "tie_word_embeddings is True, and only False"),
         ("codegen", {"n_head": 2}, "it has 2 attention heads, and these models are in 4 parts"),
         ("phi-2", {"tie_word_embeddings": True}, "tie_word_embeddings is True, and only False"),
+        ("phi-groups", {"head_dim": 16}, "normalises queries and keys 20 channels wide .*, and its heads have 16"),
         ("pythia", {"rope_theta": 5000.0}, "rope_theta is 5000.0, and .* is 10000"),
         ("falcon-7b", {"alibi": True}, "alibi is True, and only False"),
         ("falcon-7b", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn is 2, which new_decoder_architecture"),
@@ -66,6 +67,7 @@ def test_what_ours_cannot_say_is_refused(name: str, changes: Mapping[str, Any], 
     [
         ("pythia", {"gpt_j_tied": True}, "gpt_j_tied True"),
         ("pythia", {"use_bias_in_mlp": False}, "use_bias_in_mlp False"),
+        ("phi-groups", {"head_dim": 16}, "normalises queries and keys 20 channels wide .*, and its heads have 16"),
         ("pythia", {"pos_emb": "learned"}, "no pos_emb 'learned', only 'rotary'"),
         ("gpt2", {"num_kv_heads": 2}, r"num_kv_heads 2 \(it has 4\)"),
         ("gpt2", {"activation": "swiglu"}, "no activation 'swiglu', only"),
@@ -85,6 +87,13 @@ def test_what_ours_cannot_say_is_refused(name: str, changes: Mapping[str, Any], 
 def test_what_theirs_cannot_say_is_refused(name: str, changes: Mapping[str, Any], sentence: str) -> None:
     with pytest.raises(Inexpressible, match=sentence):
         family_of_model(name).config(architecture_like(name, **changes))
+
+
+@pytest.mark.parametrize("name", ["gptj", "codegen"])
+def test_where_nothing_is_said_64_channels_turn(name: str) -> None:
+    config = {key: value for key, value in config_like(name, n_embd=1024).items() if key != "rotary_dim"}
+    architecture = family_of_model(name).architecture(config)
+    assert architecture.rotary_pct * architecture.head_dim == 64
 
 
 def test_rotary_positions_are_written_under_the_first_names_that_they_had() -> None:
@@ -149,3 +158,10 @@ def test_buffers_of_old_files_are_known_and_weights_are_none(family: str, buffer
             config = {"architectures": [name.architecture], **name.config}
             rules = FAMILIES.load(family).rules(FAMILIES.load(family).architecture(config))
             assert not any(FAMILIES.load(family).is_buffer(theirs) for rule in rules for theirs in rule.theirs)
+
+
+@pytest.mark.parametrize("named", [None, []])
+def test_where_no_class_is_named_it_is_a_language_model(named: list[str] | None) -> None:
+    config = {**config_like("pythia"), "architectures": named}
+    assert family_of_model("pythia").architecture(config) == architecture_like("pythia")
+    assert architecture_like("pythia").train_impl == "normal"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from megatron.conversion.legacy.names import Traits, find_reading, has_weights, unused_names
+from megatron.conversion.legacy.names import Traits, find_reading, is_parameter, unused_names
 from megatron.conversion.mapping.packing import Heads
 
 PLAIN = Traits(Heads(4, 4, 8), is_gated=False, is_parallel=False, has_tied_norm=False)
@@ -50,9 +50,9 @@ def test_a_weight_of_another_norm_is_not_taken_for_ours() -> None:
 
 
 def test_what_is_no_weight_is_told_from_what_is_unknown() -> None:
-    assert not has_weights("attention.rotary_emb.inv_freq")
-    assert not has_weights("attention.core_attention._extra_state")
-    assert not has_weights("_extra_state")
+    assert not is_parameter("attention.rotary_emb.inv_freq")
+    assert not is_parameter("attention.core_attention._extra_state")
+    assert not is_parameter("_extra_state")
     there = ["attention.rotary_emb.inv_freq", "mlp._extra_state", "a.weight", "post_attention_layernorm.weight"]
     assert unused_names(there, {"a.weight"}, PLAIN) == ["post_attention_layernorm.weight"]
     tied = Traits(PLAIN.heads, is_gated=False, is_parallel=True, has_tied_norm=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,11 @@ def test_the_vocabulary_must_be_the_tokenizers(checkpoint: Path, args: NeoXArgs)
     words = refusal(checkpoint, args)
     assert "has 64 rows of vocabulary, and the tokenizer has 59 tokens: padding to a multiple of 4" in words
     assert words.endswith("or vocab_size: 64 to keep all rows")
+    assert "leaves fewer than 4 rows over, not 4" in refusal(checkpoint, args, vocab_rows=60)
+    NeoXSource(checkpoint, args, vocab_rows=61)
+    of_four = settings.replace(": 2}", ": 4}")  # saved by more ranks than the files are of now
+    (checkpoint / "global_step7" / "configs" / "run.yml").write_text(of_four)
+    NeoXSource(checkpoint, args, vocab_rows=57)
 
 
 def test_dropped_padding_is_said_and_all_rows_can_be_kept(checkpoint: Path, args: NeoXArgs) -> None:
@@ -180,6 +186,10 @@ def test_steps_are_found(checkpoint: Path, args: NeoXArgs) -> None:
     (checkpoint / "latest").unlink()
     (checkpoint / "global_step10").mkdir()  # empty: saving it broke off
     assert find_layout(checkpoint, None).iteration == 9
+    shutil.copytree(checkpoint / "global_step9", checkpoint / "global_step11")
+    assert find_layout(checkpoint, None).iteration == 11, "the last, by number"
+    (checkpoint / "global_step11" / "layer_02_expert_0_mp_rank_00_model_states.pt").write_text("")
+    assert "global_step11 holds experts of a mixture of experts of DeepSpeed" in refusal(checkpoint, args)
     assert refusal(checkpoint.parent / "absent", args).endswith("holds no checkpoint of GPT-NeoX")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ def test_the_keys_of_an_architecture_ask_for_it(variant: str) -> None:
         ({"expansion_factor": 4}, {"intermediate_size": 128}),
         ({"activation": "swish"}, {"activation": "silu"}),
         ({"rotary_pct": 0.5}, {"rotary_pct": 1.0}),  # positions are learned
+        ({"rotary_emb_base": 500}, {}),
         ({"use_bias_in_norms": False, "norm": "rmsnorm"}, {"norm": "rmsnorm"}),
         ({"layernorm_epsilon": 1e-3, "norm": "rmsnorm"}, {"norm": "rmsnorm"}),
         ({"bias_gelu_fusion": True, "activation": "relu"}, {"activation": "relu"}),
@@ -88,3 +90,36 @@ def test_what_no_model_of_ours_can_be_is_refused(values: dict[str, Any], reason:
     assert build_architecture({**sizes, **rest}).head_dim == 8
     with pytest.raises(CheckpointError, match=reason):
         build_architecture({**sizes, **rest, **values})
+
+
+@pytest.mark.parametrize(
+    ("switch", "without_effect"),
+    [
+        ({"pos_emb": "none"}, {"rotary_pct": 0.5, "rotary_emb_base": 500, "rope_scaling": YARN}),
+        ({"pos_emb": "none"}, {"opt_pos_emb_offset": 2}),
+        ({"use_qk_layernorm": False}, {"qk_layernorm_scope": "all_heads"}),
+        ({"gpt_j_residual": False}, {"gpt_j_tied": True}),
+        ({"norm": "rmsnorm"}, {"use_bias_in_norms": False}),
+        ({"train_impl": "rm"}, {"no_weight_tying": False}),
+        ({"train_impl": "rm"}, {"use_bias_in_output_layer": True}),
+    ],
+)
+def test_what_a_switch_makes_meaningless_has_one_form(switch: dict[str, Any], without_effect: dict[str, Any]) -> None:
+    values = {**asdict(architecture()), **switch}
+    assert build_architecture({**values, **without_effect}) == build_architecture(values)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "geglu", "reglu", "swiglu", "bilinear", "glu"])
+def test_the_keys_give_the_width_of_the_mlp_whether_it_is_gated_or_not(activation: str) -> None:
+    keys = {**DEFAULTS, **config_keys(replace(architecture(), activation=activation, mlp_width=40))}
+    keys = {key: value for key, value in keys.items() if key in NeoXArgs.model_fields and key != "expansion_factor"}
+    assert NeoXArgs.from_dict(keys).mlp_width == 40
+
+
+def test_every_objective_but_that_of_rewards_trains_a_language_model() -> None:
+    args = NeoXArgs.from_dict(DEFAULTS)
+    kinds = {
+        name: architecture_of(args.model_copy(update={"train_impl": name}), vocab_size=59).train_impl
+        for name in ("normal", "dpo", "rm")
+    }
+    assert kinds == {"normal": "normal", "dpo": "normal", "rm": "rm"}

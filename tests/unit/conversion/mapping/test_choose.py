@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from megatron.conversion.families.refused import REFUSED
 from megatron.conversion.mapping.architecture import Architecture
 from megatron.conversion.mapping.choose import families, family_for, family_of
 from megatron.conversion.mapping.family import Inexpressible
+from megatron.conversion.mapping.refused import REFUSED
 from megatron.errors import CheckpointError, NeoXError
 
 LLAMA = Architecture(

@@ -108,3 +108,12 @@ def test_another_number_of_rows_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[48, 24, 48\] rows where \[48, 24, 24\] belong"):
         built.pack([query, key, query])
     assert built.pack([query, key, value]).shape == (96, 3)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 1, 3], [0, 1, 2], [0, 1, 2, 4]])
+def test_a_cut_that_loses_or_repeats_rows_is_found_out(order: list[int]) -> None:
+    def wrong(rows: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, ...]:
+        return (torch.tensor(order),)
+
+    with pytest.raises(AssertionError, match="wrong does not place every row once"):
+        build_packing(wrong, 4, Heads(1, 1, 4))

@@ -96,6 +96,10 @@ def test_base_and_fraction_are_found_wherever_they_stand(config: dict[str, Any],
         ({"rope_scaling": {**YARN, "truncate": False}}, "truncate false"),
         ({"rope_scaling": {**YARN, "low_freq_factor": 2}}, "has low_freq_factor, not built"),
         ({"rope_scaling": {"type": "linear"}}, "lacks factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "mscale": 0.5, "mscale_all_dim": 0.7}}, "lacks factor"),
+        ({"rope_scaling": {"factor": 2.0}}, "has factor, and no type of scaling"),
+        ({"rope_parameters": {"rope_type": "default", "mrope_section": [2, 2]}}, "has mrope_section, and no type"),
+        ({"rope_scaling": {**YARN, "type": "linear"}}, "rope_type 'yarn' and the type 'linear'"),
         ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "factor 0.5: it must be"),
         ({"rope_scaling": {**YARN, "beta_fast": 0}}, "beta_fast 0: it must be a number above 0"),
         ({"rope_scaling": {**LLAMA3, "low_freq_factor": 4.0}}, "low_freq_factor 4.0, which must be below"),
@@ -109,6 +113,17 @@ def test_base_and_fraction_are_found_wherever_they_stand(config: dict[str, Any],
 def test_what_is_not_clear_or_not_built_is_refused(config: dict[str, Any], reason: str) -> None:
     with pytest.raises(Untranslatable, match=reason):
         read(**config)
+
+
+def test_a_part_of_the_channels_that_is_null_is_refused_where_it_is_not_all_by_default() -> None:
+    with pytest.raises(Untranslatable, match=r"rotary_pct is null, which transformers takes for 0\.25 or for 1"):
+        read(Rotary(fraction="rotary_pct", default_fraction=0.25), rotary_pct=None)
+    assert read(Rotary(fraction="partial_rotary_factor"), partial_rotary_factor=None)["rotary_pct"] == 1
+
+
+def test_nothing_is_scaled_by_a_factor_of_one_or_by_keys_that_no_type_reads() -> None:
+    scaling = {"type": "default", "factor": 1.0, "original_max_position_embeddings": 512, "low_freq_factor": None}
+    assert read(rope_scaling=scaling)["rope_scaling"] is None
 
 
 def test_what_is_written_is_read_again() -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from megatron.conversion.mapping.architecture import config_keys
 from megatron.conversion.mapping.shapes import model_specs
-from megatron.conversion.meta_llama.params import arguments
+from megatron.conversion.meta_llama.params import architecture_of_params
 from megatron.conversion.meta_llama.source import MetaLlamaSource
 from megatron.errors import CheckpointError
 from megatron.model.sequential import SequentialModel
@@ -189,7 +190,7 @@ def test_settings_that_are_not_understood_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_published_sizes_become_our_keys(params: dict[str, Any], width: int, context: int) -> None:
-    keys = arguments({**params, "n_layers": 2, "norm_eps": 1e-5}, vocab_rows=32000)
+    keys = config_keys(architecture_of_params({**params, "n_layers": 2, "norm_eps": 1e-5}, vocab_rows=32000))
     size = {"intermediate_size": keys["intermediate_size"], "expansion_factor": None, "multiple_of": 1, "gated": True}
     assert derive_mlp_width(params["dim"], **size) == width
     assert keys["max_position_embeddings"] == context
@@ -200,5 +201,5 @@ def test_published_sizes_become_our_keys(params: dict[str, Any], width: int, con
 
 def test_slowed_rotations_of_the_small_models_differ() -> None:
     params = {"n_layers": 2, "n_heads": 32, "norm_eps": 1e-5, "rope_theta": 5e5, "use_scaled_rope": True}
-    factors = [arguments({**params, "dim": dim}, vocab_rows=128256)["rope_scaling"]["factor"] for dim in (2048, 4096)]
-    assert factors == [32.0, 8.0]
+    scalings = [architecture_of_params({**params, "dim": dim}, vocab_rows=128256).rope_scaling for dim in (2048, 4096)]
+    assert [scaling and scaling["factor"] for scaling in scalings] == [32.0, 8.0]

@@ -19,6 +19,7 @@ from megatron.conversion.opening import OpenedModel
 from megatron.conversion.proving import comparison as proof_comparison
 from megatron.conversion.proving import proof as proof_module
 from megatron.conversion.proving.proof import Proof, prove
+from megatron.conversion.proving.theirs import TheirModel
 from megatron.errors import MissingRequirement
 from tests.unit.conversion.in_memory import MemorySource, opened
 
@@ -157,7 +158,47 @@ def test_what_fp32_loses_is_no_difference_and_hides_none(
     assert proof.equal
     assert any("fp64 instead of fp32 changes our own outputs by " in remark for remark in proof.remarks)
     assert max(prompt.tolerance for prompt in proof.prompts) < 1e-5
+    rounded = to_hugging_face(model, tmp_path / "rounded", precision="bf16").proof
+    assert rounded.equal
+    assert max(prompt.tolerance for prompt in rounded.prompts) < 1e-5  # what rounding changes is not allowed
     assert not prove(model, configured(directory, tmp_path / "x", layer_norm_eps=1.02e-5)).equal
+
+
+def test_a_row_of_huge_outputs_hides_no_difference_of_the_others(tmp_path: Path) -> None:
+    model = opened("llama")
+    head = next(name for name in model.source.shapes if "final_linear" in name)
+    tensors = dict(model.source.tensors)  # type: ignore[attr-defined]
+    tensors[head] = tensors[head].clone()
+    tensors[head][7] *= 1e5
+    model = replace(model, source=MemorySource(tensors))
+    conversion = to_hugging_face(model, tmp_path / "x")
+    assert conversion.equal, conversion.proof.problem
+    assert max(prompt.tolerance for prompt in conversion.proof.prompts) < 1e-3
+
+    def change(tensors: Tensors) -> None:
+        tensors["lm_head.weight"][3] *= 1.02
+
+    assert problem(prove(model, changed(tmp_path / "x", tmp_path / "y", change))).endswith("is the output layer")
+
+
+def test_tokens_that_ours_would_not_append(
+    exported: dict[str, tuple[OpenedModel, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = TheirModel.continuation
+
+    def forgetful(theirs: TheirModel, tokens: Tensor, count: int) -> list[int]:
+        found = append(theirs, tokens, count)
+        return [(token + 1) % 59 if number == 1 else token for number, token in enumerate(found)]
+
+    monkeypatch.setattr(TheirModel, "continuation", forgetful)
+    said = problem(prove(*exported["llama"]))
+    assert said.startswith("LlamaForCausalLM appends another token than ours (random ids, continued, token 2), though ")
+
+
+def test_a_token_for_padding_is_scored_like_any_other(tmp_path: Path) -> None:
+    model = opened("llama", train_impl="rm")
+    assert to_hugging_face(model, tmp_path / "x").equal
+    assert prove(model, configured(tmp_path / "x", tmp_path / "y", pad_token_id=58)).equal
 
 
 def test_outputs_that_hardly_vary_prove_little(tmp_path: Path) -> None:

@@ -146,6 +146,14 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         f"bf16_{FIRST} and {FIRST} hold the optimizer's state of the same rank in two runs: remove those of one",
     ),
     "stage 3": (lambda folder: changed(folder, FIRST, lambda saved: saved.update(zero_stage=3)), "it is of ZeRO stage 3"),
+    "another file of the name": (
+        lambda folder: torch.save({"module": {}}, folder / FIRST),
+        f"{FIRST} holds no optimizer's state",
+    ),
+    "no values by name": (
+        lambda folder: torch.save([1], folder / "mp_rank_01_model_states.pt"),
+        "mp_rank_01_model_states.pt holds a list, not values by name",
+    ),
     "unknown": (
         lambda folder: changed(folder, FIRST, lambda saved: [saved.clear(), saved.update(worker_error=1)]),
         "it holds none of the fp32 weights that are known (worker_error)",
