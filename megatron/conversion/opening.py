@@ -51,10 +51,7 @@ def open_model(
         raise CheckpointError(
             f"{text} says by itself how many rows its vocabulary has: leave out vocab-size ({vocab_size})"
         )
-    if is_hub_name(str(text)):
-        directory = model_directory(str(text))
-        return open_hugging_face(directory, iteration=iteration, trusted=trusted)
-    directory = place(text)
+    directory = model_directory(str(text)) if is_hub_name(str(text)) else place(text)
     if program is Program.HUGGING_FACE:
         return open_hugging_face(directory, iteration=iteration, trusted=trusted)
     if program is Program.META:

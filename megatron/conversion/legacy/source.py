@@ -23,11 +23,11 @@ from megatron.conversion.legacy.merge import (
     summed,
     their_cut,
 )
-from megatron.conversion.legacy.model_parameters import model_parameters
 from megatron.conversion.legacy.names import OLD_MLPS
 from megatron.conversion.legacy.rank_rows import GroupedRows
 from megatron.conversion.legacy.remarks import IS_OLD, differing_computations, grouped_rows_remark
 from megatron.conversion.legacy.vocabulary import check_rows, padding_remark, padding_step
+from megatron.conversion.mapping.shapes import model_parameters
 from megatron.errors import CheckpointError
 from megatron.log import get_logger
 from megatron.neox_arguments import NeoXArgs
@@ -60,7 +60,7 @@ class NeoXSource:
         self.saved_values: Mapping[str, Any] = saved_values(self.layout.directory)
         self.files = LayerFiles(self.layout, trusted=trusted)
         self._args = args
-        self._parameters = model_parameters(args, vocab_rows=vocab_rows)
+        self._parameters = model_parameters(args, vocab_size=vocab_rows)
         self._grouped = grouped or ("query_heads" if IS_OLD in self.saved_values else "blocks")
         saved_ranks = self.saved_values.get("model_parallel_size")
         self._matches = match_layers(self.files, self._parameters, args, grouped=self._grouped, saved_ranks=saved_ranks)

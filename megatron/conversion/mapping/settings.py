@@ -61,16 +61,8 @@ class Same:
 
 
 @dataclass(frozen=True)
-class Opposite:
+class Opposite(Same):
     """A truth value that says the opposite of ours (`tie_word_embeddings` and `no_weight_tying`)."""
-
-    ours: str
-    theirs: str
-    default: Any = REQUIRED
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.theirs,)
 
     def to_theirs(self, architecture: Architecture) -> dict[str, Any]:
         return {self.theirs: not getattr(architecture, self.ours)}

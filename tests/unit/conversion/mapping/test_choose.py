@@ -12,19 +12,9 @@ from megatron.conversion.mapping.choose import families, family_for, family_of
 from megatron.conversion.mapping.family import Inexpressible
 from megatron.conversion.mapping.refused import REFUSED
 from megatron.errors import CheckpointError, NeoXError
+from tests.unit.conversion.mapping.small import SMALL
 
-LLAMA = Architecture(
-    num_layers=2,
-    hidden_size=32,
-    num_attention_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    vocab_size=59,
-    max_position_embeddings=64,
-    activation="swiglu",
-    norm="rmsnorm",
-)
+LLAMA = replace(SMALL, activation="swiglu", norm="rmsnorm")
 BIASES: dict[str, Any] = {"use_bias_in_attn_linear": True, "use_bias_in_attn_output": True, "use_bias_in_mlp": True}
 NEOX = replace(
     LLAMA, num_kv_heads=4, activation="gelu", norm="layernorm", rotary_pct=0.25, gpt_j_residual=True, **BIASES

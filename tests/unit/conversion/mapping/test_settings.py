@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from megatron.conversion.mapping.architecture import Architecture
 from megatron.conversion.mapping.settings import (
     REQUIRED,
     Always,
@@ -21,17 +20,8 @@ from megatron.conversion.mapping.settings import (
     value_of,
 )
 from megatron.errors import CheckpointError
+from tests.unit.conversion.mapping.small import SMALL
 
-MODEL = Architecture(
-    num_layers=2,
-    hidden_size=32,
-    num_attention_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    vocab_size=59,
-    max_position_embeddings=64,
-)
 ACTIVATION = Choice("act", {"gelu": {"activation": "gelu"}, "new": {"activation": "gelu_tanh"}}, "gelu")
 
 
@@ -46,7 +36,7 @@ ACTIVATION = Choice("act", {"gelu": {"activation": "gelu"}, "new": {"activation"
     ],
 )
 def test_a_row_says_the_same_in_both_directions(row: Row, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    assert row.to_theirs(MODEL) == theirs
+    assert row.to_theirs(SMALL) == theirs
     assert row.to_ours(theirs) == ours
 
 
@@ -65,7 +55,7 @@ def test_missing_keys_have_the_defaults_of_transformers() -> None:
 
 def test_what_a_choice_lacks_is_named() -> None:
     with pytest.raises(Untranslatable, match="no activation 'mish', only activation 'gelu' or activation 'gelu_tanh'"):
-        ACTIVATION.to_theirs(replace(MODEL, activation="mish"))
+        ACTIVATION.to_theirs(replace(SMALL, activation="mish"))
     with pytest.raises(Untranslatable, match="act is 'quick', and only 'gelu', 'new'"):
         ACTIVATION.to_ours({"act": "quick"})
 
