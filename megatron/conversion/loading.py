@@ -13,7 +13,6 @@ from megatron.checkpointing.names import is_weight
 from megatron.checkpointing.ranks import Ranks
 from megatron.conversion.agreement import check_agreement, check_saved_settings
 from megatron.conversion.fill import fill
-from megatron.conversion.hub.directory import model_directory
 from megatron.conversion.hub.names import is_hub_name
 from megatron.conversion.legacy.optimizer.counters import read_run_state
 from megatron.conversion.legacy.optimizer.source import NeoXState
@@ -102,6 +101,8 @@ def _program(load: str, group: Group) -> Program | None:
 
 def _directory(load: str, group: Group) -> Path:
     if is_hub_name(load):
+        from megatron.conversion.hub.directory import model_directory  # a slow import, which most runs do without
+
         return model_directory(load, group=group, local_rank=read_rank_environment().local_rank)
     return Path(load)
 

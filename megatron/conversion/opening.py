@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron.checkpointing.places import place
-from megatron.conversion.hub.directory import model_directory
 from megatron.conversion.hub.names import is_hub_name
 from megatron.conversion.mapping.architecture import Architecture, architecture_of
 from megatron.conversion.meta_llama.source import MetaLlamaSource
@@ -51,7 +50,7 @@ def open_model(
         raise CheckpointError(
             f"{text} says by itself how many rows its vocabulary has: leave out vocab-size ({vocab_size})"
         )
-    directory = model_directory(str(text)) if is_hub_name(str(text)) else place(text)
+    directory = _directory_of_name(str(text)) if is_hub_name(str(text)) else place(text)
     if program is Program.HUGGING_FACE:
         return open_hugging_face(directory, iteration=iteration, trusted=trusted)
     if program is Program.META:
@@ -78,6 +77,12 @@ def open_meta(directory: Path, *, iteration: int | None = None, trusted: bool = 
     _refuse_iteration(directory, iteration)
     source = MetaLlamaSource(directory, trusted=trusted)
     return OpenedModel(source, source.architecture, source.description, directory)
+
+
+def _directory_of_name(name: str) -> Path:
+    from megatron.conversion.hub.directory import model_directory  # a slow import, which every run would pay for
+
+    return model_directory(name)
 
 
 def _refuse_iteration(directory: Path, iteration: int | None) -> None:
