@@ -1,0 +1,1 @@
+"""Programs that the doctor starts: what imports torch, and what runs on other machines."""

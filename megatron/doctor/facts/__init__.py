@@ -1,0 +1,1 @@
+"""What is the case: on this machine or the one a child process runs on. Gathered, not judged; without torch."""

@@ -1,0 +1,1 @@
+"""Facts to findings: pure functions, each about one thing."""

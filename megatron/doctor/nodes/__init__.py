@@ -1,0 +1,1 @@
+"""Examining the machines of a job: started through its launcher, asked over the network."""
