@@ -6,7 +6,7 @@ DATA   ?= data
 TEST_PROCESSES ?= 2
 bin    := $(VENV)/bin
 
-.PHONY: help install train generate test matrix nightly lint format reference clean
+.PHONY: help install train generate test matrix cluster nightly lint format reference clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -37,15 +37,21 @@ test: $(VENV)/.installed-dev  ## run the whole test suite
 matrix: $(VENV)/.installed-dev  ## compare every layout with one process, and runs carried over from one to another (minutes); write the tables
 	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix tests/distributed/resharding tests/distributed/test_conversion.py --update-matrix
 
+cluster: $(VENV)/.installed-dev  ## run every launcher on hosts of its own (minutes, as root; .ci/run has the packages); write the table
+	$(bin)/python -m pytest tests/cluster -v -rs --update-matrix
+	@cat tests/cluster/launchers.md
+
 nightly: $(VENV)/.installed-dev  ## kill runs of four processes again and again (an hour), and show what happened
 	$(bin)/python -m pytest -m nightly -s
 
-lint: $(VENV)/.installed-dev  ## ruff, mypy (strict), import contracts, the reference of all keys
+lint: $(VENV)/.installed-dev  ## ruff, mypy (strict), import contracts, the reference of all keys, hadolint, shellcheck
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/lint-imports
 	$(bin)/python tools/config_reference.py --check
+	$(bin)/hadolint containers/docker/Dockerfile
+	$(bin)/shellcheck .ci/run containers/docker/*.sh tools/bash/*.sh tools/slurm/*.sbatch
 
 format: $(VENV)/.installed-dev  ## rewrite the code as `make lint` wants it
 	$(bin)/ruff format .

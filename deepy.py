@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The front door: `deepy.py train.py CONFIG... [key=value ...]` runs a script, `deepy.py check|explain|plan|parity CONFIG...` looks at configs."""
+"""The front door: `deepy.py train.py CONFIG... [key=value ...]` runs a script, `deepy.py check|explain|plan|parity|doctor CONFIG...` looks at configs and machines."""
 
 from __future__ import annotations
 

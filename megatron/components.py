@@ -191,7 +191,15 @@ CORPORA = Registry(
 LAUNCHERS = Registry(
     "launcher",
     {
-        "local": "megatron.launcher.local:LocalLauncher",
+        "local": "megatron.launcher.launchers.local:LocalLauncher",
+        "pdsh": "megatron.launcher.launchers.pdsh:PdshLauncher",
+        "openmpi": "megatron.launcher.launchers.openmpi:OpenMPILauncher",
+        "mpich": "megatron.launcher.launchers.mpich:MPICHLauncher",
+        "impi": "megatron.launcher.launchers.impi:IntelMPILauncher",
+        "mvapich": "megatron.launcher.launchers.mvapich:MVAPICHLauncher",
+        "slurm": "megatron.launcher.launchers.slurm:SlurmLauncher",
+        "jsrun": "megatron.launcher.launchers.jsrun:JsrunLauncher",
+        "torchrun": "megatron.launcher.launchers.torchrun:TorchrunLauncher",
     },
 )
 
@@ -203,6 +211,7 @@ COMMANDS = Registry(
         "explain": "megatron.cli.explain:main",
         "plan": "megatron.cli.plan:main",
         "parity": "megatron.cli.parity:main",
+        "doctor": "megatron.cli.doctor:main",
     },
 )
 

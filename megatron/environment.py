@@ -128,6 +128,10 @@ STARTED_VARIABLE = "NEOX_STARTED"
 """When the job was started (seconds since the epoch), for processes of it that started later."""
 
 
+JOB_VARIABLE = "NEOX_JOB"
+"""The name of the job, the same in all its attempts and for all its ranks."""
+
+
 def note_start(environment: MutableMapping[str, str] | None = None, *, anew: bool = False) -> None:
     """Let this process and those it starts know since when the job runs: from now on, unless it is known already. anew: now it begins.
 
@@ -152,6 +156,12 @@ def job_start(environment: Mapping[str, str] | None = None) -> float:
     """When the job was started, in seconds since the epoch; now, where nobody has noted it."""
     variables = os.environ if environment is None else environment
     return float(variables.get(STARTED_VARIABLE) or time.time())
+
+
+def job_id(environment: Mapping[str, str] | None = None) -> str | None:
+    """The name of the job, which no other job has; None where nobody has given it one."""
+    variables = os.environ if environment is None else environment
+    return variables.get(JOB_VARIABLE) or None
 
 
 def restart_count(environment: Mapping[str, str] | None = None) -> int:

@@ -16,6 +16,7 @@ from megatron.checkpointing.errors import DamagedCheckpoint
 from megatron.checkpointing.files import to_json
 from megatron.checkpointing.names import dtype_name
 from megatron.checkpointing.saving.source_version import source_version
+from megatron.environment import job_id
 from megatron.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def state_content(
                 "run_state": dict(run_state),
                 "scalars": dict(scalars),
                 "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "job": job_id(),
                 "world_size": world_size,
                 "versions": _versions(),
                 "source": source_version(),

@@ -18,6 +18,7 @@ from megatron.cli.parity_configs import Runs, prepare
 from megatron.cli.parity_report import description, numbers, record, verdict
 from megatron.cli.parity_result import Step, first_difference, steps_of
 from megatron.cli.parity_runs import compare_checkpoints, read_metrics, run_both
+from megatron.cli.progress import progress
 from megatron.cli.styled import plain, show_lines
 from megatron.errors import ConfigError, NeoXError
 from megatron.neox_arguments.explaining.rewrite import rewrite
@@ -75,9 +76,9 @@ def run(runs: Runs, directory: Path) -> list[Step]:
         folder.mkdir()
         (folder / "config.yml").write_text(rewrite(in_directory(values, folder)))
     count = runs.compared.layout.global_num_gpus
-    with _progress(f"training in {count} process{'es' if count > 1 else ''} and in one"):
+    with progress(f"training in {count} process{'es' if count > 1 else ''} and in one"):
         run_both(*folders)
-    with _progress("comparing checkpoints"):
+    with progress("comparing checkpoints"):
         tensors = compare_checkpoints(*folders, output=directory / "comparison.json")
     iterations = runs.compared.layout.train_iters
     assert iterations is not None
@@ -111,18 +112,6 @@ def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
         raise NeoXError(
             f"there is no directory for temporary files that can be written ({error.strerror}): set TMPDIR to one, or give --keep"
         ) from None
-
-
-@contextlib.contextmanager
-def _progress(doing: str) -> Iterator[None]:
-    """A line on stderr while something is done; on a terminal it goes when that is over."""
-    sys.stderr.write(doing + ("" if sys.stderr.isatty() else "\n"))
-    sys.stderr.flush()
-    try:
-        yield
-    finally:
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\033[K")
 
 
 def _check_json(file: str | None) -> None:

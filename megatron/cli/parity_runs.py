@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron.errors import LaunchError
-from megatron.launcher.agent_options import REPOSITORY
+from megatron.launcher.agent.options import REPOSITORY
 from megatron.launcher.aside import Program, run_aside
 
 GRACE_SECONDS = 5

@@ -6,19 +6,26 @@ Everything is decided here, before any process starts and without importing torc
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from megatron.cli.command_line import CommandLine
 from megatron.cli.styled import plain, show_lines
 from megatron.components import COMMANDS, LAUNCHERS
 from megatron.errors import ConfigError, LaunchError
-from megatron.launcher.base import DEFAULT_GRACE_SECONDS, Command, Host, Job, Launcher
+from megatron.launcher.agent.options import TOKEN_VARIABLE
+from megatron.launcher.base import DEFAULT_GRACE_SECONDS, HeadPlace, Host, Job, Launcher
 from megatron.launcher.fold import FOLDED_SCRIPTS, fold_layout
-from megatron.launcher.hosts import resolve_hosts
-from megatron.launcher.process import run_commands
+from megatron.launcher.forwarding import remote_environment
+from megatron.launcher.head.follow import follow
+from megatron.launcher.head.nodes import nodes_of
+from megatron.launcher.head.run import Attempt, run_job
+from megatron.launcher.hosts.resolve import describe_hosts, resolve_hosts
+from megatron.launcher.hosts.spares import resolve_spares
+from megatron.launcher.next_attempt import FirstAttempt, next_attempt
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.explaining.describe import describe_conflict, override_lines, summary
@@ -45,12 +52,13 @@ KEYS_AS_OPTIONS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A run, ready to start. notes: what the user should know before it does."""
+    """A run, ready to start. spares: hosts that stand by; notes: what the user should know before it starts."""
 
     args: NeoXArgs
     values: ConfigValues
     job: Job
-    commands: tuple[Command, ...]
+    launcher: Launcher
+    spares: tuple[Host, ...]
     notes: tuple[str, ...]
 
 
@@ -61,14 +69,36 @@ def main(argv: Sequence[str]) -> int:
     options = parse_run_args(argv)
     plan = make_plan(options)
     if options.dry_run:
-        commands = ["commands:", *map(str, plan.commands)]
-        show_lines(map(plain, [*summary(plan.args, plan.values), *plan.notes, "", *commands]))
+        hosts = ["hosts:", *(f"  {node.title}" for node in nodes_of(plan.job.hosts))]
+        commands = ["commands:", *map(str, plan.launcher.commands(plan.job))]
+        show_lines(map(plain, [*summary(plan.args, plan.values), *plan.notes, "", *hosts, *commands]))
         return 0
     show_lines(map(plain, [*override_lines(plan.values), *plan.notes]))
-    status = run_commands(plan.commands, grace_seconds=plan.job.grace_seconds)
+    status = run_plan(plan) if plan.launcher.holds_head else follow(plan.job, plan.launcher)
     if status == STOPPED:
         sys.stderr.write(f"stopped (exit status {STOPPED}): what was done is saved; {way_on(plan.args)}\n")
     return status
+
+
+def run_plan(plan: Plan) -> int:
+    """Run the job, on other machines when it loses some; returns its exit status."""
+    first = FirstAttempt(plan.values, plan.args, plan.job.hosts, plan.spares)
+
+    def following(lost: Collection[str]) -> Attempt:
+        following = next_attempt(first, lost)
+        same_first = following.hosts[0].name == plan.job.hosts[0].name
+        job = replace(
+            plan.job,
+            arguments=arguments_of(following.args),
+            hosts=following.hosts,
+            master_addr=plan.job.master_addr if same_first else None,  # it is the address of the first machine
+        )
+        launcher: Launcher = LAUNCHERS.load(following.args.launcher)(following.args)
+        check_job(following.args, following.values, launcher, job)
+        return Attempt(job, launcher, following.notes, tries_ssh=not following.args.no_ssh_check)
+
+    attempt = Attempt(plan.job, plan.launcher, tries_ssh=not plan.args.no_ssh_check)
+    return run_job(attempt, following=following).status
 
 
 def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -77,7 +107,7 @@ def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
         "deepy.py",
         example="deepy.py train.py configs/125M.yml configs/local_setup.yml",
         description="Run a script on every device that a config names.",
-        epilog=f"Instead of a script: {', '.join(name for name in COMMANDS.names if name != 'run')}, which look at configs; only parity starts processes, of a tiny copy (deepy.py COMMAND --help). "
+        epilog=f"Instead of a script: {', '.join(name for name in COMMANDS.names if name != 'run')}, which look at configs and machines; only parity and doctor start processes, to try things out (deepy.py COMMAND --help). "
         f"Exit status: 0 the run reached its end; {STOPPED} it was cut short by SIGTERM, SIGUSR1, Ctrl-C or exit_duration_minutes and is saved: the same command goes on; "
         "128 + N it was ended by signal N and nothing was saved; 1 it failed; 2 the command line is wrong.",
     )
@@ -113,29 +143,47 @@ def make_plan(options: argparse.Namespace) -> Plan:
         return sum(len(host.slots) for host in hosts)
 
     args = NeoXArgs.from_values(values, world_size=count_processes)
-    job = build_job(args, script, hosts, grace_seconds=options.grace_seconds)
     launcher: Launcher = LAUNCHERS.load(args.launcher)(args)
+    environment, names = remote_environment(os.environ, args.forward_environment) if launcher.forwards else ({}, [])
+    job = build_job(args, script, hosts, launcher.head_place(hosts), grace_seconds=options.grace_seconds)
+    job = replace(job, environment=environment)
+    check_job(args, values, launcher, job)
+    spares = resolve_spares(args) if job.max_restarts else ()
+    notes = [line for line in (note, describe_hosts(args, hosts), *names) if line]
+    return Plan(args, values, job, launcher, spares, tuple(notes))
+
+
+def check_job(args: NeoXArgs, values: ConfigValues, launcher: Launcher, job: Job) -> None:
+    """Raise NeoXError when the launcher cannot start the job."""
     try:
         launcher.check(job)
     except Conflict as conflict:
         raise ConfigError([describe_conflict(args, values, conflict)]) from None
-    return Plan(args, values, job, tuple(launcher.commands(job)), (note,) if note else ())
 
 
-def build_job(args: NeoXArgs, script: str, hosts: tuple[Host, ...], *, grace_seconds: float) -> Job:
-    """The job that gives every rank the whole config on its command line."""
+def build_job(args: NeoXArgs, script: str, hosts: tuple[Host, ...], head: HeadPlace, *, grace_seconds: float) -> Job:
+    """The job that runs a script with a config; what trains saves, keeps logs, and is started again."""
     trains = Path(script).name not in FOLDED_SCRIPTS
-    master = args.master_addr or ("127.0.0.1" if len(hosts) == 1 else hosts[0].name)
     return Job(
         script,
-        ("--neox-args", encode(args)),
+        arguments_of(args),
         hosts,
-        master_addr=master,
+        directory=os.getcwd(),
+        head=replace(head, token=os.environ.get(TOKEN_VARIABLE) or head.token),
+        master_addr=args.master_addr,
         master_port=args.master_port,
+        port_is_fixed="master_port" in args.origins(),
         grace_seconds=grace_seconds,
         max_restarts=args.max_restarts if trains else 0,
+        node_timeout=args.node_timeout,
+        log_dir=args.log_dir if trains else None,
         saves=trains and args.save is not None,
     )
+
+
+def arguments_of(args: NeoXArgs) -> tuple[str, ...]:
+    """The whole config, as every rank reads it (`NeoXArgs.consume_neox_args`)."""
+    return ("--neox-args", encode(args))
 
 
 def way_on(args: NeoXArgs) -> str:

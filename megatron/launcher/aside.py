@@ -46,7 +46,7 @@ def run_aside(programs: Sequence[Program]) -> list[int | None]:
                             environment,
                             death_signal=signal.SIGTERM,
                             stdin=subprocess.DEVNULL,
-                            output=output,
+                            outputs=(output, output),
                         )
                     )
             while None in (codes := [child.poll() for child in children]) and not any(codes):

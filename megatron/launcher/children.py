@@ -1,4 +1,4 @@
-"""Child processes that do not outlive us: how they are started, signalled and ended, for deepy.py (agents) and the agent (ranks)."""
+"""Child processes that do not outlive us: how they are started, signalled and ended, for deepy.py (what starts agents) and the agent (ranks)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def start_child(
@@ -21,12 +22,14 @@ def start_child(
     *,
     death_signal: signal.Signals,
     stdin: Any = None,
-    output: Any = None,
+    outputs: tuple[Any, Any] = (None, None),
     held_back: Iterable[signal.Signals] = (),
+    pass_fds: Iterable[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, with exactly this environment; output goes where ours goes, or both to the file `output`.
+    """Start a program in a session of its own, with exactly this environment.
 
     Its own session keeps a Ctrl-C on the terminal from reaching it directly, so that every signal reaches it once, through us.
+    outputs: where its standard output and error go (None: where ours go). pass_fds: descriptors that it keeps open.
     death_signal: what the kernel sends it when this process dies, however it dies (Linux; elsewhere nothing is sent).
     held_back: signals that wait until it lets them come in, instead of ending it while its interpreter starts.
     """
@@ -37,10 +40,11 @@ def start_child(
             argv,
             env=dict(environment),
             stdin=stdin,
-            stdout=output,
-            stderr=output,
+            stdout=outputs[0],
+            stderr=outputs[1],
             start_new_session=True,
             preexec_fn=on_start,
+            pass_fds=tuple(pass_fds),
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -77,6 +81,24 @@ def kill_children(children: Iterable[subprocess.Popen[bytes]]) -> None:
     for child in doomed:
         with contextlib.suppress(subprocess.TimeoutExpired):  # not even SIGKILL ends a process that hangs in a driver
             child.wait(timeout=5)
+
+
+def adopt_orphans() -> None:
+    """From now on processes that our children leave behind become ours, so that `kill_orphans` finds them (Linux; elsewhere nothing happens)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_orphans() -> None:
+    """SIGKILL to all children of this process, and theirs. Those that it has started itself must have ended."""
+    import psutil  # type: ignore[import-untyped]  # costs the start of every job on one machine, which does not need it
+
+    with contextlib.suppress(psutil.Error):
+        left = psutil.Process().children(recursive=True)
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
 
 
 def _die_with_parent(death_signal: signal.Signals) -> Any:

@@ -12,8 +12,9 @@ import signal
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from megatron.errors import NeoXError
 from megatron.stopping import POLITE_SIGNALS, status_of_signal
@@ -38,11 +39,34 @@ class ErrorRecord:
 
 @dataclass(frozen=True)
 class Failure:
-    """One rank that did not end well. exit_code: as subprocess tells it, negative for a signal."""
+    """One rank that did not end well.
+
+    exit_code: as subprocess tells it, negative for a signal; node: its machine, where there are several; last_words: what it printed last, when
+    that was not on the console and it left no record.
+    """
 
     rank: int
     exit_code: int
     record: ErrorRecord | None = None
+    node: str | None = None
+    last_words: str = ""
+
+    @property
+    def where(self) -> str:
+        """The rank, and its machine where there are several."""
+        return f"rank {self.rank} on {self.node}" if self.node else f"rank {self.rank}"
+
+    def to_message(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, content: Mapping[str, Any], *, node: str | None, later: float = 0.0) -> Self:
+        """What `to_message` gave, after a journey as JSON. node: where it comes from; later: seconds to add to its times, to suit our clock."""
+        record = content["record"]
+        if record is not None:
+            record = ErrorRecord(**{**record, "time": record["time"] + later})
+        return cls(**{**content, "record": record, "node": node})
 
     @property
     def exit_status(self) -> int:
@@ -108,14 +132,16 @@ def first_cause(failures: Sequence[Failure]) -> Failure:
 
 def describe_failure(failure: Failure, *, world_size: int) -> str:
     """The lines a user sees at the end."""
-    rank = f"rank {failure.rank}"
     if failure.record is not None:
-        where = f" ({rank})" if world_size > 1 else ""
+        where = f" ({failure.where})" if world_size > 1 else ""
         separator = " " if failure.record.expected and "\n" not in failure.record.text else "\n"
         return f"error{where}:{separator}{failure.record.text}"
+    printed = f"; it printed last:\n{failure.last_words}" if failure.last_words else ""
     if failure.exit_code < 0:
-        return f"error: {rank} was killed by signal {-failure.exit_code} ({_signal_name(-failure.exit_code)}){_hint(-failure.exit_code)}"
-    return f"error: {rank} exited with code {failure.exit_code}"
+        number = -failure.exit_code
+        hint = _hint(number)
+        return f"error: {failure.where} was killed by signal {number} ({_signal_name(number)}){hint or printed}"
+    return f"error: {failure.where} exited with code {failure.exit_code}{printed}"
 
 
 def _precedence(failure: Failure) -> tuple[int, float]:

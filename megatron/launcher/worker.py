@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -47,6 +48,9 @@ def run_worker(main: Callable[[], int | None]) -> None:
 def _enter() -> RankEnvironment:
     # A KeyboardInterrupt in the middle of importing torch is a traceback, or is lost: until someone listens, Ctrl-C just ends us.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # SIGUSR2 to deepy.py reaches every rank: where each one is goes into its log, and the run goes on.
+    with contextlib.suppress(RuntimeError, OSError, ValueError):  # nowhere to write to
+        faulthandler.register(signal.SIGUSR2, all_threads=True)
     place = read_rank_environment()
     place.export()
     note_start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import PrivateAttr
@@ -82,7 +83,7 @@ class NeoXArgs(
 
     @classmethod
     def consume_neox_args(cls, argv: Sequence[str] | None = None) -> NeoXArgs:
-        """The arguments of a worker: `--neox-args TEXT` as a launcher passes them, else config files and `key=value` words.
+        """The arguments of a worker: `--neox-args TEXT` (or `@FILE` with it) as a launcher passes them, else config files and `key=value` words.
 
         The second form serves `torchrun train.py CONFIG...`: the number of processes is $WORLD_SIZE. A `--local_rank=N` is ignored.
         """
@@ -90,7 +91,8 @@ class NeoXArgs(
         if "--neox-args" in words[:-1]:
             from megatron.neox_arguments.transport import decode  # it decodes to this class
 
-            return decode(words[words.index("--neox-args") + 1])
+            text = words[words.index("--neox-args") + 1]
+            return decode(Path(text[1:]).read_text() if text.startswith("@") else text)
         unknown = [word for word in words if word.startswith("-")]
         if unknown or not words:
             raise ConfigError([f"expected config files or --neox-args, found {' '.join(unknown) or 'nothing'}"])

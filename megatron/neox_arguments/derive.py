@@ -226,15 +226,27 @@ def derive_text_gen_type(text_gen_type: str | None, *, sample_input_file: str | 
     return text_gen_type or ("input-file" if sample_input_file else "unconditional")
 
 
-def derive_launcher(launcher: str | None, *, slurm: bool, mpi: bool, hosts: int) -> str:
-    """The launcher: the one named, that of an older switch, pdsh for several hosts, else local."""
+def derive_launcher(
+    launcher: str | None, *, slurm: bool, mpi: bool, hosts: int, allocated: int = 0, several: bool = False
+) -> str:
+    """The launcher: the one named, that of an older switch, pdsh for several hosts, slurm for an allocation of several, else local.
+
+    hosts: in the hostfile, 0 without one; allocated: machines that Slurm has given us, 0 with a hostfile; several: one host counts as several
+    (`force_multi`).
+    """
     by_switch = "slurm" if slurm else "openmpi" if mpi else None
     if by_switch and launcher and launcher != by_switch:
         raise Conflict(
             ("launcher", "deepspeed_slurm" if slurm else "deepspeed_mpi"),
             f'the older switch means launcher "{by_switch}"; keep one of the two',
         )
-    return launcher or by_switch or ("pdsh" if hosts > 1 else "local")
+    named = launcher or by_switch
+    if named:
+        return named
+    least = 1 if several else 2
+    if allocated >= least:
+        return "slurm"
+    return "pdsh" if max(hosts, 1) >= least else "local"
 
 
 def is_checkpoint_iteration(args: NeoXArgs, iteration: int) -> bool:

@@ -1,4 +1,4 @@
-"""A run whose ranks were started again after a crash (`max_restarts`) goes on from what it has saved itself, whatever `load` says.
+"""A run whose ranks were started again after a crash or on other machines (`max_restarts`) goes on from what it has saved itself, whatever `load` says.
 
 Else a run that began from another one's weights (`finetune`, or `load` of another directory or iteration) would begin there again.
 """
@@ -11,7 +11,7 @@ from datetime import datetime
 from megatron.checkpointing.layout import find_checkpoint
 from megatron.checkpointing.ranks import Ranks
 from megatron.checkpointing.state_file import read_state
-from megatron.environment import job_start, restart_count
+from megatron.environment import job_id, job_start, restart_count
 from megatron.errors import CheckpointError
 from megatron.mpu.groups import Group
 from megatron.neox_arguments import NeoXArgs
@@ -23,9 +23,8 @@ def going_on(args: NeoXArgs, group: Group) -> NeoXArgs:
     if not restarts or not args.save:
         return args
     directory = args.save
-    has_saved = Ranks(group, doing=f"looking for checkpoints in {directory}").first(
-        lambda: saved_since(directory, job_start())
-    )
+    ranks = Ranks(group, doing=f"looking for checkpoints in {directory}")
+    has_saved = ranks.first(lambda: saved_by_this_job(directory))
     return args_of_attempt(args, restarts=restarts, has_saved=has_saved)
 
 
@@ -41,10 +40,15 @@ def minutes_of_job() -> float:
     return (time.time() - job_start()) / 60
 
 
-def saved_since(directory: str, moment: float) -> bool:
-    """Whether the checkpoint that loading would begin with was saved at `moment` (seconds since the epoch) or later."""
+def saved_by_this_job(directory: str) -> bool:
+    """Whether the checkpoint that loading would begin with was saved by this job, in whatever attempt and by whatever machine.
+
+    A job without a name (`torchrun train.py`) knows what it has saved by the time, which takes clocks that agree.
+    """
     try:
-        saved_at = str(read_state(find_checkpoint(directory)).content["saved_at"])
+        content = read_state(find_checkpoint(directory)).content
     except CheckpointError:  # there is none, or none that is whole
         return False
-    return datetime.fromisoformat(saved_at).timestamp() >= int(moment)
+    if job := job_id():
+        return content.get("job") == job
+    return datetime.fromisoformat(str(content["saved_at"])).timestamp() >= int(job_start())

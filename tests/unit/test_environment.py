@@ -13,6 +13,7 @@ from megatron.environment import (
     RankEnvironment,
     available_cores,
     first_slurm_node,
+    job_id,
     job_start,
     note_start,
     rank_defaults,
@@ -199,3 +200,9 @@ def test_ranks_that_torchrun_starts_again_know_when_torchrun_began(monkeypatch):
 def test_restarts_are_counted_by_whoever_starts_the_ranks():
     assert restart_count({}) == 0
     assert restart_count({"TORCHELASTIC_RESTART_COUNT": "2"}) == 2
+
+
+def test_a_job_may_have_a_name():
+    assert job_id({"NEOX_JOB": "4f2a"}) == "4f2a"
+    assert job_id({}) is None
+    assert job_id({"NEOX_JOB": ""}) is None

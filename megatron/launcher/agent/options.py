@@ -1,51 +1,66 @@
 """The command line of the agent (`python -m megatron.launcher.agent`): written by the launchers, read by the agent.
 
-One agent runs on each machine and starts the ranks there. Both ends of the line are here so that they cannot disagree.
+Both ends of the line are here so that they cannot disagree. It says where the head is and who this agent is; the head tells the rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron.environment import DEFAULT_MASTER_PORT
-from megatron.launcher.base import DEFAULT_GRACE_SECONDS, Command, Job
+from megatron.launcher.base import DEFAULT_NODE_TIMEOUT, HeadPlace, Job
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+TOKEN_VARIABLE = "NEOX_JOB_TOKEN"
+"""Environment variable with the word that proves to the head that an agent belongs to its job."""
 
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """What one agent does: which machine of how many it is, and what it runs there how many times.
+    """Where the head is, and which machine of the job this is.
 
-    devices: the accelerators to show to the ranks; empty shows what there is. max_restarts, saves: as in `Job`.
+    One of three says which: node, its name in the job; node_from, a variable of the launcher that holds that name; number_from, a variable
+    that holds its number among the hosts of the job. conclude: say why the job ended and exit with its status, because on this machine
+    nobody else does. ends_parent: when the head is lost, end the process that has started the agent as well: a daemon of the launcher,
+    which would go on waiting for its own head.
     """
 
-    script: str
-    arguments: tuple[str, ...] = ()
-    ranks: int = 1
-    devices: tuple[int, ...] = ()
-    nodes: int = 1
-    node_rank: int = 0
-    master_addr: str = "127.0.0.1"
-    master_port: int = DEFAULT_MASTER_PORT
-    grace_seconds: float = DEFAULT_GRACE_SECONDS
-    max_restarts: int = 0
-    saves: bool = False
+    addresses: tuple[str, ...]
+    port: int
+    node: str | None = None
+    node_from: str | None = None
+    number_from: str | None = None
+    node_timeout: float = DEFAULT_NODE_TIMEOUT
+    conclude: bool = False
+    ends_parent: bool = False
 
-    def argv(self) -> tuple[str, ...]:
-        """The arguments that `parse_agent_options` reads back to an equal object."""
-        devices = ("--devices", ",".join(map(str, self.devices))) if self.devices else ()
-        nodes = ("--nodes", str(self.nodes), "--node-rank", str(self.node_rank)) if self.nodes > 1 else ()
-        master = ("--master-addr", self.master_addr, "--master-port", str(self.master_port))
-        grace = ("--grace-seconds", f"{self.grace_seconds:g}")
-        restarts = ("--max-restarts", str(self.max_restarts)) if self.max_restarts else ()
-        saves = ("--saves",) if self.saves else ()
-        options = (*devices, *nodes, *master, *grace, *restarts, *saves)
-        return ("--ranks", str(self.ranks), *options, self.script, *self.arguments)
+
+def agent_argv(
+    job: Job,
+    *,
+    node: str | None = None,
+    node_from: str | None = None,
+    number_from: str | None = None,
+    conclude: bool = False,
+    ends_parent: bool = False,
+) -> tuple[str, ...]:
+    """The words that run the agent of one machine of `job` on it. node, node_from, number_from (one of them), conclude, ends_parent: as in `AgentOptions`."""
+    given = {"--node": node, "--node-from": node_from, "--number-from": number_from}
+    who = [word for option, value in given.items() if value is not None for word in (option, value)]
+    assert len(who) == 2, "an agent is told in exactly one way which machine it is on"
+    flags = [f"--{name}" for name, given in (("conclude", conclude), ("ends-parent", ends_parent)) if given]
+    timeout = ("--node-timeout", f"{job.node_timeout:g}")
+    words = (sys.executable, "-m", "megatron.launcher.agent", "--head", str(job.head))
+    return (*words, *who, *timeout, *flags)
+
+
+def agent_environment(job: Job) -> dict[str, str]:
+    """The variables without which the agent of `job` cannot start: where the package is, and the token of the job."""
+    return {"PYTHONPATH": str(REPOSITORY)} | ({TOKEN_VARIABLE: job.head.token} if job.head.token else {})
 
 
 def parse_agent_options(argv: Sequence[str] | None = None) -> AgentOptions:
@@ -53,50 +68,29 @@ def parse_agent_options(argv: Sequence[str] | None = None) -> AgentOptions:
     parser = argparse.ArgumentParser(
         "python -m megatron.launcher.agent", description="Start and watch the ranks of one machine."
     )
-    parser.add_argument("--ranks", type=int, default=1, help="processes to start on this machine")
-    parser.add_argument("--devices", type=_integers, default=(), help="accelerators to show to them, e.g. 0,2")
-    parser.add_argument("--nodes", type=int, default=1, help="machines of the job")
-    parser.add_argument(
-        "--node-rank", type=int, default=0, help="number of this machine; ranks are numbered in this order"
-    )
-    parser.add_argument("--master-addr", default="127.0.0.1", help="machine with node rank 0")
-    parser.add_argument("--master-port", type=int, default=DEFAULT_MASTER_PORT)
-    parser.add_argument(
-        "--grace-seconds", type=float, default=DEFAULT_GRACE_SECONDS, help="time to save and exit after a signal"
+    parser.add_argument("--head", required=True, help="where deepy.py listens: ADDRESS:PORT,ADDRESS:PORT,...")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--node", help="name of this machine in the job")
+    who.add_argument("--node-from", metavar="VARIABLE", help="environment variable that holds it")
+    who.add_argument(
+        "--number-from", metavar="VARIABLE", help="environment variable with the number of this machine in the job"
     )
     parser.add_argument(
-        "--max-restarts", type=int, default=0, help="how often to start the ranks again after a crash; on one machine"
+        "--node-timeout",
+        type=float,
+        default=DEFAULT_NODE_TIMEOUT,
+        help="seconds of silence after which the head is lost",
     )
+    parser.add_argument("--conclude", action="store_true", help="print why the job ended and exit with its status")
     parser.add_argument(
-        "--saves", action="store_true", help="the script saves: nothing is lost when it is stopped before it has begun"
+        "--ends-parent", action="store_true", help="end what has started the agent when the head is lost"
     )
-    parser.add_argument("script")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER)
     values = vars(parser.parse_args(argv))
-    return AgentOptions(**values | {"arguments": tuple(values["arguments"])})
+    head = read_head(values.pop("head"))
+    return AgentOptions(addresses=head.addresses, port=head.port, **values)
 
 
-def agent_command(
-    job: Job, node_rank: int = 0, *, devices: tuple[int, ...] = (), environment: Mapping[str, str] | None = None
-) -> Command:
-    """The command that runs the agent of one host of a job, on that host."""
-    host = job.hosts[node_rank]
-    options = AgentOptions(
-        script=job.script,
-        arguments=job.arguments,
-        ranks=len(host.slots),
-        devices=devices,
-        nodes=len(job.hosts),
-        node_rank=node_rank,
-        master_addr=job.master_addr,
-        master_port=job.master_port,
-        grace_seconds=job.grace_seconds,
-        max_restarts=job.max_restarts,
-        saves=job.saves,
-    )
-    argv = (sys.executable, "-m", "megatron.launcher.agent", *options.argv())
-    return Command(argv, {**(environment or {}), **job.environment}, node=host.name, awaits_signals=True)
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+def read_head(text: str) -> HeadPlace:
+    """What `str` of a HeadPlace wrote, without its token."""
+    places = [part.rpartition(":") for part in text.split(",")]
+    return HeadPlace(tuple(address for address, _, _ in places), int(places[0][2]))

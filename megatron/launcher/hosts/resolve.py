@@ -1,19 +1,37 @@
-"""Which hosts and devices a run uses: the hostfile or this machine, cut by include, exclude, num_nodes and num_gpus."""
+"""Which hosts and devices a run uses: the hostfile, the machines of an allocation, or this one, cut by include, exclude, num_nodes and num_gpus."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from megatron.launcher.base import Host
 from megatron.launcher.devices import count_devices
-from megatron.launcher.host_filters import exclude_hosts, include_hosts
-from megatron.launcher.hostfile import read_hostfile
+from megatron.launcher.hosts.filters import exclude_hosts, include_hosts
+from megatron.launcher.hosts.hostfile import read_hostfile
+from megatron.launcher.hosts.node_environment import node_environment
+from megatron.launcher.hosts.scheduler import find_allocation
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.keys.runner import RunnerArgs
 
 LOCAL_HOST = "localhost"
+SHOWN_HOSTS = 8
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Hosts with all their slots, and where they come from.
+
+    source: the path of the hostfile, or the variable of a scheduler; None when this is no list that a user could cut by names and numbers.
+    more: how there would be more of them. counted: whether the slots are those that `num_gpus` asks for already.
+    """
+
+    hosts: tuple[Host, ...]
+    source: str | None = None
+    more: str = ""
+    counted: bool = True
 
 
 def resolve_hosts(
@@ -21,23 +39,65 @@ def resolve_hosts(
 ) -> tuple[Host, ...]:
     """The hosts of a run, each with the slots used of it; the world size is the number of slots.
 
-    environment: where DLTS_HOSTFILE may name the hostfile; devices: counts the accelerators of this machine.
-    Raises Conflict when the keys name hosts or devices that do not exist, ConfigError for mistakes in the hostfile.
+    environment: where DLTS_HOSTFILE may name the hostfile, and a scheduler its machines; devices: counts the accelerators of this machine.
+    Raises Conflict when the keys name hosts or devices that do not exist, ConfigError for mistakes in the hostfile, LaunchError for
+    variables that cannot be read.
     """
     variables = os.environ if environment is None else environment
-    path = args.hostfile or variables.get("DLTS_HOSTFILE")
-    named_by = "hostfile" if args.hostfile else "DLTS_HOSTFILE"
-    hosts = read_hostfile(path, named_by=named_by) if path else (_this_machine(args.num_gpus, devices()),)
+    listed = find_hosts(args, variables, devices)
+    hosts = _first_nodes(_filtered(listed, args), args, listed)
+    return hosts if listed.counted else _first_slots(hosts, args, str(listed.source))
+
+
+def listed_hosts(
+    args: RunnerArgs, *, environment: Mapping[str, str] | None = None, devices: Callable[[], int] = count_devices
+) -> tuple[Host, ...]:
+    """All hosts that a run may use, with all their slots: those that `include` and `exclude` leave. Arguments and errors as of `resolve_hosts`."""
+    variables = os.environ if environment is None else environment
+    return _filtered(find_hosts(args, variables, devices), args)
+
+
+def describe_hosts(
+    args: RunnerArgs, hosts: Sequence[Host], *, environment: Mapping[str, str] | None = None
+) -> str | None:
+    """One line with the hosts of a run and where they come from, such as `hosts: h1, h2 with 4 slots each (from SLURM_JOB_NODELIST)`; None
+    for this machine alone."""
+    source = find_hosts(args, os.environ if environment is None else environment, lambda: 0).source
+    if source is None:
+        return None
+    shown = [host.name for host in hosts[:SHOWN_HOSTS]]
+    more = [f"{len(hosts) - len(shown)} more"] if len(hosts) > len(shown) else []
+    counts = sorted({len(host.slots) for host in hosts})
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    slots = f"{number} slot{'' if counts == [1] else 's'}{' each' if len(hosts) > 1 else ''}"
+    return f"hosts: {', '.join([*shown, *more])} with {slots} (from {source})"
+
+
+def find_hosts(args: RunnerArgs, environment: Mapping[str, str], devices: Callable[[], int]) -> Listed:
+    """The hostfile; else, for a launcher that reaches other machines, what a scheduler has given; else this machine. Errors as of `resolve_hosts`."""
+    path = args.hostfile or environment.get("DLTS_HOSTFILE")
+    if path:
+        hosts = read_hostfile(path, named_by="hostfile" if args.hostfile else "DLTS_HOSTFILE")
+        return Listed(hosts, path, f"add hosts to {path}", counted=False)
+    if args.launcher == "torchrun":
+        place = node_environment(environment)
+        hosts = place.hosts(args.num_gpus or devices() or 1)
+        return Listed(hosts, "the environment", "start deepy.py on more of them") if len(hosts) > 1 else Listed(hosts)
+    if args.launcher not in (None, "local"):
+        allocation = find_allocation(environment, num_gpus=args.num_gpus, devices=devices)
+        if allocation is not None:
+            return Listed(allocation.hosts, allocation.source, "ask the scheduler for more machines")
+    return Listed((_this_machine(args.num_gpus, devices()),))
+
+
+def _filtered(listed: Listed, args: RunnerArgs) -> tuple[Host, ...]:
     if args.include and args.exclude:
         raise Conflict(("include", "exclude"), "only one of the two can be given; keep one of them")
-    if (args.include or args.exclude) and not path:
+    if (args.include or args.exclude) and listed.source is None:
         _check_names_this_machine(args)
     if args.include:
-        hosts = include_hosts(hosts, args.include)
-    elif args.exclude:
-        hosts = exclude_hosts(hosts, args.exclude)
-    hosts = _first_nodes(hosts, args, path)
-    return _first_slots(hosts, args, path) if path else hosts
+        return include_hosts(listed.hosts, args.include)
+    return exclude_hosts(listed.hosts, args.exclude) if args.exclude else listed.hosts
 
 
 def is_this_machine(host: Host) -> bool:
@@ -66,16 +126,16 @@ def _this_machine(num_gpus: int | None, devices: int) -> Host:
     return Host(LOCAL_HOST, tuple(range(num_gpus or devices or 1)))
 
 
-def _first_nodes(hosts: Sequence[Host], args: RunnerArgs, path: str | None) -> tuple[Host, ...]:
+def _first_nodes(hosts: Sequence[Host], args: RunnerArgs, listed: Listed) -> tuple[Host, ...]:
     if args.num_nodes <= len(hosts):
         return tuple(hosts[: args.num_nodes] if args.num_nodes > 0 else hosts)
-    if path is None:
+    if listed.source is None:
         raise Conflict(("num_nodes",), "without a hostfile there is only this machine; set hostfile, or num_nodes to 1")
     keys = [key for key in ("hostfile", "include", "exclude") if getattr(args, key)]
     left = f"{len(hosts)} host{'s' if len(hosts) > 1 else ''}"
     raise Conflict(
         ("num_nodes", *keys),
-        f"there {'is' if len(hosts) == 1 else 'are'} {left}; lower num_nodes, or add hosts to {path}",
+        f"there {'is' if len(hosts) == 1 else 'are'} {left}; lower num_nodes, or {listed.more}",
     )
 
 

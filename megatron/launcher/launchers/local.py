@@ -9,15 +9,20 @@ from pathlib import Path
 
 from megatron.components import LAUNCHERS
 from megatron.errors import LaunchError, MissingRequirement
-from megatron.launcher.agent_options import REPOSITORY, agent_command
-from megatron.launcher.base import Command, Job
-from megatron.launcher.hosts import is_this_machine
+from megatron.launcher.addresses import LOOPBACK
+from megatron.launcher.agent.options import agent_argv, agent_environment
+from megatron.launcher.base import Command, HeadPlace, Host, Job
+from megatron.launcher.hosts.resolve import is_this_machine
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.keys.runner import RunnerArgs
 
 
 class LocalLauncher:
     """The launcher `local`."""
+
+    needs_ssh = False
+    forwards = False
+    holds_head = True
 
     def __init__(self, args: RunnerArgs) -> None:
         self._args = args
@@ -36,11 +41,15 @@ class LocalLauncher:
                 f"torch is not installed for {sys.executable}: add it with pip install -r requirements/requirements-torch.txt"
             )
 
+    def head_place(self, hosts: Sequence[Host]) -> HeadPlace:
+        """On this machine alone, where nobody else can connect."""
+        return HeadPlace((LOOPBACK,))
+
     def commands(self, job: Job) -> list[Command]:
         """One command, the agent."""
-        slots = job.hosts[0].slots
-        devices = () if slots == tuple(range(len(slots))) else slots
-        return [agent_command(job, devices=devices, environment={"PYTHONPATH": str(REPOSITORY)})]
+        (host,) = job.hosts
+        argv = agent_argv(job, node=host.name)
+        return [Command(argv, agent_environment(job), awaits_signals=True, interactive=True)]
 
 
 def _way_out(keys: Sequence[str]) -> str:

@@ -108,7 +108,7 @@ class DeepSpeedArgs(Group):
     """DeepSpeed's search for batch size and ZeRO settings."""
 
     elasticity: Section | None = None
-    """Batch sizes for a changing number of processes; removed from current DeepSpeed."""
+    """Batch sizes for a changing number of processes; removed from current DeepSpeed. `elastic` keeps one batch size on fewer processes."""
 
     compression_training: Section | None = None
     """DeepSpeed's pruning and quantisation while training."""

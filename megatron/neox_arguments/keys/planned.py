@@ -8,7 +8,6 @@ PLANNED: dict[str, tuple[str, ...]] = {
     "norm": ("te_rmsnorm", "te_layernorm"),
     "pos_emb": ("sinusoidal", "rpe", "alibi"),
     "optimizer_type": ("onebitadam", "cpu_adam", "cpu_torch_adam", "sm3", "madgrad_wd", "sgd", "lion", "lamb", "muon"),
-    "launcher": ("pdsh", "openmpi", "mpich", "impi", "mvapich", "slurm", "jsrun"),
     "train_impl": ("dpo", "rm", "kto", "reinforce"),
     "attention_config": (*SPARSE, *WHOLE_BLOCKS),
 }

@@ -111,6 +111,8 @@ WholeIfPossible = Annotated[int | float, BeforeValidator(_whole_if_possible)]
 Section = Annotated[dict[str, Any], BeforeValidator(read_numbers_within)]
 """A dictionary with keys of DeepSpeed's (`fp16`, `zero_optimization`, ...)."""
 Texts = tuple[str, ...]
+Words = str | tuple[str, ...]
+"""Words of a command line: in one text as a shell reads it, or one by one."""
 AttentionTypes = Annotated[tuple[str, ...], WrapValidator(_keep_sequence)]
 """Written as `[[[types...], repeat], ...]`, expanded while deriving to one type name a layer."""
 

@@ -219,9 +219,6 @@ RULES: dict[str, Rule] = {
     "apply_residual_connection_post_layernorm": refused_unless(
         (False,), "BERT's order of norm and residual is gone; remove it"
     ),
-    "launcher_args": refused_unless(
-        ("", []), "a launcher has no free options here; write a hostfile, include or comment"
-    ),
     "zero_stage": Rule(_one_stage, "", remains=True),
     "moe_type": refused_unless(("megablocks",), _EXPERTS),
     "use_tutel": refused_unless((False,), _EXPERTS),

@@ -17,18 +17,35 @@ from megatron.neox_arguments.resolving.draft import Draft
 
 def _derive_launcher(draft: Draft) -> None:
     hosts = 0 if draft.planning else _count_hosts(draft.hostfile or os.environ.get("DLTS_HOSTFILE"))
+    allocated = 0 if draft.planning or hosts else _allocated_nodes()
     if draft.num_nodes > 0:
-        hosts = min(hosts, draft.num_nodes)
+        hosts, allocated = min(hosts, draft.num_nodes), min(allocated, draft.num_nodes)
     if draft.include:
-        hosts = len(draft.include.split("@"))
-    launcher = derive.derive_launcher(draft.launcher, slurm=draft.deepspeed_slurm, mpi=draft.deepspeed_mpi, hosts=hosts)
+        chosen = len(draft.include.split("@"))
+        hosts, allocated = (0, chosen) if allocated else (chosen, 0)
+    launcher = derive.derive_launcher(
+        draft.launcher,
+        slurm=draft.deepspeed_slurm,
+        mpi=draft.deepspeed_mpi,
+        hosts=hosts,
+        allocated=allocated,
+        several=draft.force_multi,
+    )
     if draft.deepspeed_slurm or draft.deepspeed_mpi:
         rule = "an older switch names it"
     elif draft.planning and not draft.include:
         rule = "assumed; the hostfile is looked at when a run starts"
+    elif launcher == "slurm":
+        rule = f"{allocated} machines in the Slurm allocation"
     else:
         rule = f"{hosts} hosts in use" if hosts > 1 else "one host in use"
     draft.derive("launcher", launcher, rule)
+
+
+def _allocated_nodes() -> int:
+    """Machines of the Slurm allocation that we are in; 0 outside."""
+    text = os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES") or "0"
+    return int(text) if "SLURM_JOB_ID" in os.environ and text.isdigit() else 0
 
 
 def _count_hosts(hostfile: str | None) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from megatron.components import ATTENTION, LAUNCHERS, NORMS, OBJECTIVES, OPTIMIZERS, POSITIONS
+from megatron.components import ATTENTION, NORMS, OBJECTIVES, OPTIMIZERS, POSITIONS
 from megatron.errors import ConfigError
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.keys.planned import PLANNED
@@ -101,7 +101,7 @@ NOT_BUILT: dict[str, str] = {
     "data_efficiency": "DeepSpeed's data sampling",
     "autotuning": "autotuning",
     "autotuning_run": "autotuning",
-    "elasticity": "elastic training (current DeepSpeed has removed it)",
+    "elasticity": "DeepSpeed's elastic training (its authors have removed it; with elastic: true a run goes on with fewer machines)",
     "compression_training": "compression",
     "checkpoint": "DeepSpeed's own checkpointing (ours fits every layout)",
     # long gone
@@ -155,7 +155,6 @@ _BY_REGISTRY: dict[str, Registry] = {
     "norm": NORMS,
     "pos_emb": POSITIONS,
     "optimizer_type": OPTIMIZERS,
-    "launcher": LAUNCHERS,
     "train_impl": OBJECTIVES,
 }
 

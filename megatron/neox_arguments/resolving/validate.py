@@ -33,7 +33,11 @@ from megatron.neox_arguments.resolving.checks.data import (
     check_weights_match_paths,
 )
 from megatron.neox_arguments.resolving.checks.guards import check_loss_spike
-from megatron.neox_arguments.resolving.checks.hosts import check_hostfile_exists, check_include_or_exclude
+from megatron.neox_arguments.resolving.checks.hosts import (
+    check_hostfile_exists,
+    check_include_or_exclude,
+    check_launcher_args,
+)
 from megatron.neox_arguments.resolving.checks.layout import (
     check_context_ranks_have_attention,
     check_gmlp_with_partitioned_activations,
@@ -74,7 +78,7 @@ from megatron.neox_arguments.resolving.checks.run import (
     check_run_length,
 )
 from megatron.neox_arguments.resolving.checks.sections import check_extra_deepspeed_keys
-from megatron.neox_arguments.resolving.checks.stopping import check_restarts, check_time_limit
+from megatron.neox_arguments.resolving.checks.stopping import check_elastic, check_restarts, check_time_limit
 from megatron.neox_arguments.resolving.checks.stores import (
     check_buckets,
     check_part_size,
@@ -90,6 +94,7 @@ from megatron.neox_arguments.resolving.unsupported import (
 CHECKS: tuple[Callable[[Any], None], ...] = (
     check_runtime_keys,
     check_attention_types,
+    check_launcher_args,
     check_zero_with_pipeline,
     check_zero_with_experts,
     check_zero_with_recurrent_mixers,
@@ -145,6 +150,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_loss_spike,
     check_time_limit,
     check_restarts,
+    check_elastic,
     check_extra_deepspeed_keys,
     check_wandb_host,
 )

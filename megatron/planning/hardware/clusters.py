@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from megatron.errors import ConfigError
 from megatron.launcher.devices import count_devices
-from megatron.launcher.hosts import resolve_hosts
+from megatron.launcher.hosts.resolve import resolve_hosts
 from megatron.neox_arguments.keys.runner import RunnerArgs
 from megatron.neox_arguments.keys.types import whole_number
 from megatron.neox_arguments.reading.load import apply_overrides

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from megatron.cli.run import build_job, way_on
-from megatron.launcher.base import Host
+from megatron.launcher.base import HeadPlace, Host
 from megatron.neox_arguments import NeoXArgs
 from tests.unit.neox_arguments.minimal import MINIMAL
 
@@ -33,5 +33,5 @@ def test_the_way_on_leads_to_what_the_run_has_saved(changes: dict[str, Any], wor
 def test_only_training_is_started_again_and_can_be_stopped_without_loss(
     script: str, expected: tuple[int, bool]
 ) -> None:
-    job = build_job(arguments(max_restarts=3), script, (Host("localhost", (0,)),), grace_seconds=5)
+    job = build_job(arguments(max_restarts=3), script, (Host("localhost", (0,)),), HeadPlace(), grace_seconds=5)
     assert (job.max_restarts, job.saves) == expected

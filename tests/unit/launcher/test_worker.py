@@ -42,6 +42,12 @@ def test_a_main_that_returns_ends_with_0():
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
 
 
+def test_sigusr2_tells_where_a_rank_is_and_ends_nothing():
+    result = run("import signal\nos.kill(os.getpid(), signal.SIGUSR2)\nprint('goes on')")
+    assert (result.returncode, result.stdout) == (0, "goes on\n")
+    assert "in main" in result.stderr
+
+
 def test_an_error_of_ours_is_left_for_the_agent_in_silence(tmp_path):
     result = run("raise DataError('no data: make some')", TORCHELASTIC_ERROR_FILE=str(tmp_path / "error"))
     assert (result.returncode, result.stderr) == (1, "")

@@ -319,8 +319,33 @@ def test_context_ranks_are_no_copies_of_the_model() -> None:
 def test_several_hosts_need_a_launcher_over_the_network(tmp_path: Any) -> None:
     hostfile = tmp_path / "hosts"
     hostfile.write_text("# machines\nalpha slots=2\nbeta slots=2\n")
-    assert 'launcher "pdsh" is not supported yet' in problem(hostfile=str(hostfile))
+    assert build(hostfile=str(hostfile)).launcher == "pdsh"
     assert build(hostfile=str(hostfile), num_nodes=1).launcher == "local"
     assert build(hostfile=str(hostfile), launcher="local").launcher == "local"
     assert derive.derive_launcher(None, slurm=True, mpi=False, hosts=1) == "slurm"
     assert "keep one of the two" in problems(launcher="local", deepspeed_slurm=True)[0]
+
+
+def test_an_allocation_of_several_machines_is_slurms_unless_a_hostfile_is_given(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("alpha slots=2\nbeta slots=2\n")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    assert build().launcher == "slurm"
+    assert build(launcher="local").launcher == "local"
+    assert build(num_nodes=1).launcher == "local"
+    assert build(include="alpha@beta").launcher == "slurm"
+    assert build(hostfile=str(hostfile)).launcher == "pdsh"
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    assert build().launcher == "local"
+    assert build(force_multi=True).launcher == "slurm"
+
+
+def test_force_multi_takes_the_launcher_of_several_hosts_for_one(tmp_path: Any) -> None:
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("alpha slots=2\n")
+    assert build(hostfile=str(hostfile)).launcher == "local"
+    assert build(hostfile=str(hostfile), force_multi=True).launcher == "pdsh"
+    assert build(force_multi=True).launcher == "pdsh"

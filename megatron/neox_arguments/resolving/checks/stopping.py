@@ -33,3 +33,12 @@ def check_restarts(args: Draft) -> None:
             ("max_restarts", "no_save_optim"),
             "training cannot go on from a checkpoint without the optimizer's state; set no_save_optim to false, or max_restarts to 0",
         )
+
+
+def check_elastic(args: Draft) -> None:
+    """A run goes on with fewer machines when it is started again."""
+    if args.elastic and not args.max_restarts:
+        raise Conflict(
+            ("elastic", "max_restarts"),
+            "a run goes on with fewer machines when it is started again; set max_restarts to 1 or more, or elastic to false",
+        )

@@ -1,127 +1,150 @@
-"""Which ends of ranks are worth a restart, and what the agent says about each end. Real processes, without torch."""
+"""What an attempt comes to, from what the agents have told: exit status, text, and whether it is worth another try."""
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from megatron.errors import CheckpointError, ConfigError, DataError, NeoXError, PassingError
-from megatron.launcher.agent import conclude, pass_signals_on, run_agent
-from megatron.launcher.agent_options import AgentOptions, parse_agent_options
-from megatron.launcher.failure import write_error_record
-from megatron.launcher.ranks import Ranks
-from megatron.launcher.restarts import Restarts
-from megatron.stopping import POLITE_SIGNALS
+from megatron.errors import LaunchError
+from megatron.launcher.base import Host
+from megatron.launcher.failure import ErrorRecord, Failure
+from megatron.launcher.head.nodes import Node, check_devices, node_of, nodes_of
+from megatron.launcher.head.outcome import Outcome, Stop, judge, stopped_before
 
-KILLED = "import os; os.kill(os.getpid(), 9)"
+NOW = 1_000_000.0
 
 
-@pytest.fixture
-def ranks() -> Iterator[Ranks]:
-    group = Ranks(grace_seconds=20)
-    yield group
-    group.kill_if_running()
-    group.close()
+def stop(number: int | None = None, *, saves: bool = False, ours: bool = False) -> Stop:
+    return Stop(number, 20.0, saves, ours=ours)
 
 
-def run_to_end(ranks: Ranks, code: str, *arguments: object) -> None:
-    """One rank that runs `code`, until it has ended."""
-    ranks.start([sys.executable, "-I", "-c", code, *map(str, arguments)], {0: dict(os.environ)})
-    deadline = time.monotonic() + 20
-    while not (ranks.any_failed() or ranks.all_succeeded()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def ended(node: Node, *failures: Failure, **said: object) -> None:
+    good = {
+        "succeeded": not failures,
+        "stopped": False,
+        "overdue": False,
+        "abandoned": False,
+        "report": None,
+        "now": NOW,
+    }
+    node.ended = {**good, "failures": [failure.to_message() for failure in failures], **said}
 
 
-def leave(ranks: Ranks, error: Exception, folder: Path) -> None:
-    """One rank that ends by an error it leaves for the agent."""
-    write_error_record(folder / "record", error)
-    run_to_end(
-        ranks,
-        "import os, shutil, sys; shutil.copy(sys.argv[1], os.environ['TORCHELASTIC_ERROR_FILE']); sys.exit(1)",
-        folder / "record",
-    )
+def two(first: tuple[Failure, ...] = (), second: tuple[Failure, ...] = (), **said: object) -> list[Node]:
+    nodes = nodes_of([Host("a", (0, 1)), Host("b", (0, 1))])
+    ended(nodes[0], *first, **said)
+    ended(nodes[1], *second)
+    return nodes
 
 
-def test_a_killed_rank_is_worth_as_many_restarts_as_allowed_each_told_in_a_line(ranks, capsys):
-    run_to_end(ranks, KILLED)
-    restarts = Restarts(2)
-    assert [restarts.take(ranks, world_size=2) for _ in range(3)] == [True, True, False]
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("error: rank 0 was killed by signal 9 (SIGKILL)")
-    assert (first[-16:], second[-16:]) == ("; restart 1 of 2", "; restart 2 of 2")
+def told(rank: int, text: str, at: float, *, may_pass: bool = False) -> Failure:
+    return Failure(rank, 1, ErrorRecord(text, expected=True, time=at, may_pass=may_pass))
 
 
-@pytest.mark.parametrize(
-    ("error", "worth_it"),
-    [
-        (ValueError("odd"), True),
-        (PassingError("the run hangs"), True),
-        (NeoXError("the run has diverged"), False),
-        (ConfigError(["no such norm"]), False),
-        (CheckpointError("the disk is full"), False),
-        (DataError("no data"), False),
-    ],
-)
-def test_mistakes_that_come_again_are_not_tried_again(ranks, tmp_path, error, worth_it):
-    leave(ranks, error, tmp_path)
-    assert Restarts(1).take(ranks, world_size=1) is worth_it
+def test_all_well_is_0_and_some_saved_before_the_end_is_75():
+    assert judge(two(), stop(), trouble=None, now=NOW) == Outcome(0)
+    assert judge(two(stopped=True), stop(signal.SIGTERM), trouble=None, now=NOW) == Outcome(75)
+
+
+def test_the_earliest_error_is_the_cause_by_one_clock():
+    """The clock of b is an hour ahead: its rank failed 5 s after that of a, although it says 3605 s."""
+    nodes = two((told(0, "first", NOW - 10),), (told(2, "second", NOW + 3595),))
+    nodes[1].ended["now"] = NOW + 3600
+    assert judge(nodes, stop(), trouble=None, now=NOW).text == "error (rank 0 on a): first\n"
+    nodes = two((told(0, "first", NOW - 4),), (told(2, "second", NOW + 3595),))
+    nodes[1].ended["now"] = NOW + 3600
+    assert judge(nodes, stop(), trouble=None, now=NOW).text == "error (rank 2 on b): second\n"
+
+
+def test_a_killed_rank_outweighs_the_errors_it_causes_elsewhere():
+    nodes = two((told(0, "connection closed", NOW - 9, may_pass=True),), (Failure(3, -9),))
+    outcome = judge(nodes, stop(), trouble=None, now=NOW)
+    assert outcome.text.startswith("error: rank 3 on b was killed by signal 9 (SIGKILL)")
+    assert (outcome.status, outcome.may_pass) == (137, True)
+
+
+@pytest.mark.parametrize("may_pass", [True, False])
+def test_whether_a_restart_is_worth_it_is_what_the_cause_says(may_pass):
+    nodes = two((told(0, "odd", NOW, may_pass=may_pass),))
+    assert judge(nodes, stop(), trouble=None, now=NOW).may_pass is may_pass
+    assert not judge(nodes, stop(signal.SIGTERM), trouble=None, now=NOW).may_pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-@pytest.mark.parametrize("code", ["import os, signal, sys; signal.signal({0}, signal.SIG_DFL); os.kill(os.getpid(), {0})", "import sys; sys.exit(128 + {0})"])  # fmt: skip
-def test_a_rank_that_was_asked_to_stop_is_not_started_again(ranks, capsys, number, code):
-    run_to_end(ranks, code.format(int(number)))
-    assert not Restarts(1).take(ranks, world_size=1)
-    assert conclude(ranks, world_size=1) == 128 + number
-    assert capsys.readouterr().err == f"stopped by {number.name}; nothing was saved\n"
-    assert conclude(ranks, world_size=1, saves=True) == 75
-    assert capsys.readouterr().err == f"stopped by {number.name} before training had begun\n"
+@pytest.mark.parametrize("exit_code", [lambda number: -number, lambda number: 128 + number])
+def test_a_rank_that_was_asked_to_stop_is_no_failure(number, exit_code):
+    nodes = two((Failure(0, exit_code(number)),))
+    outcome = judge(nodes, stop(), trouble=None, now=NOW)
+    assert outcome == Outcome(128 + number, f"stopped by {number.name}; nothing was saved\n")
+    saves = judge(nodes, stop(saves=True), trouble=None, now=NOW)
+    assert saves == Outcome(75, f"stopped by {number.name} before training had begun\n")
+    assert stopped_before(stop(number, saves=True)) == saves
 
 
-def test_nobody_is_started_again_after_a_stop(ranks):
-    run_to_end(ranks, KILLED)
-    ranks.stop(signal.SIGUSR1)
-    assert not Restarts(1).take(ranks, world_size=1)
+def test_a_lost_machine_is_the_cause_the_one_that_was_silent_first():
+    nodes = two((Failure(1, -9),))
+    nodes[1].gone, nodes[1].gone_since = "b is gone", 5.0
+    outcome = judge(nodes, stop(), trouble=None, now=NOW)
+    assert outcome == Outcome(1, "error: b is gone\n", may_pass=True, lost=(Host("b", (0, 1)),))
+    nodes[0].gone, nodes[0].gone_since = "a is gone", 7.0
+    assert judge(nodes, stop(), trouble=None, now=NOW).text == "error: b is gone\n"
 
 
-def test_ranks_that_saved_and_stopped_are_told_by_their_status_alone(ranks, capsys):
-    run_to_end(ranks, "import sys; sys.exit(75)")
-    assert conclude(ranks, world_size=1, saves=True) == 75
-    assert capsys.readouterr().err == ""
+def test_a_machine_lost_while_its_launcher_ends_in_distress_is_worth_another_try_but_not_after_a_stop_of_ours():
+    nodes = two()
+    nodes[1].ended, nodes[1].gone = None, "b is gone"
+    assert judge(nodes, stop(signal.SIGTERM), trouble=None, now=NOW).may_pass
+    assert not judge(nodes, stop(signal.SIGTERM, ours=True), trouble=None, now=NOW).may_pass
 
 
-@pytest.mark.parametrize("stop", [[], [signal.SIGUSR1], [signal.SIGTERM]])
-def test_the_second_interrupt_abandons_ranks_that_save_whatever_stopped_them(ranks, capsys, stop):
-    before = {number: signal.getsignal(number) for number in (*POLITE_SIGNALS, signal.SIGHUP, signal.SIGUSR2)}
-    ranks.start(
-        [sys.executable, "-I", "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"], {0: {}}
+def test_ranks_that_had_to_be_killed_and_those_given_up():
+    overdue = two((Failure(0, -9),), overdue=True)
+    assert judge(overdue, stop(signal.SIGUSR1), trouble=None, now=NOW) == Outcome(
+        137, "error: the ranks did not exit within 20 s of SIGUSR1 and were killed\n"
     )
-    pass_signals_on(ranks)
-    try:
-        for number in (*stop, signal.SIGINT):
-            os.kill(os.getpid(), number)
-        assert not ranks.abandoned
-        os.kill(os.getpid(), signal.SIGINT)
-        assert ranks.abandoned
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert conclude(ranks, world_size=1, saves=True) == 130
-    assert capsys.readouterr().err.startswith("killed by a second SIGINT")
+    abandoned = two((Failure(0, -9),), abandoned=True)
+    outcome = judge(abandoned, stop(signal.SIGINT), trouble=None, now=NOW)
+    assert (outcome.status, outcome.text[:25]) == (130, "killed by a second SIGINT")
 
 
-def test_restarts_on_several_machines_are_refused(ranks):
-    with pytest.raises(NeoXError, match='"max_restarts" is 2 and the job has 4 machines'):
-        run_agent(AgentOptions("train.py", nodes=4, max_restarts=2), ranks)
+def test_what_an_agent_could_not_do_and_what_the_head_found_are_told():
+    nodes = two()
+    nodes[0].ended = {"error": "no such directory"}
+    assert judge(nodes, stop(), trouble=None, now=NOW) == Outcome(1, "error: no such directory\n")
+    assert judge(nodes, stop(), trouble="srun was killed", now=NOW) == Outcome(1, "error: srun was killed\n")
 
 
-def test_the_agent_reads_the_options_that_a_launcher_writes():
-    options = AgentOptions("train.py", ("--neox-args", "x"), ranks=2, max_restarts=3, saves=True)
-    assert parse_agent_options(options.argv()) == options
+def test_a_report_is_passed_on():
+    assert judge(two(report="text"), stop(), trouble=None, now=NOW).report == "text"
+
+
+def test_agents_are_known_by_number_by_name_and_by_the_first_part_of_it():
+    nodes = nodes_of([Host("a.x", (0,)), Host("b", (0, 1)), Host("b.y", (0,))])
+    assert [node.ranks for node in nodes] == ["rank 0", "ranks 1 to 2", "rank 3"]
+    assert node_of(nodes, {"number": 2}) is nodes[2]
+    assert node_of(nodes, {"number": 3}) is None
+    assert node_of(nodes, {"node": "b"}) is nodes[1]
+    assert node_of(nodes, {"node": "a"}) is nodes[0]
+    assert node_of(nodes, {"node": "b.z"}) is None, "two hosts are called b"
+    assert node_of(nodes, {"node": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ((0, 0), None),
+        ((2, 2), None),
+        ((2, 1), r"b \(ranks 2 to 3\) shows 1 accelerator, but the job wants 2 slots there"),
+        ((0, 2), r"a \(ranks 0 to 1\) shows no accelerator, while b does"),
+    ],
+)
+def test_accelerators_are_as_many_as_slots_or_none_anywhere(devices, message):
+    nodes = nodes_of([Host("a", (0, 1)), Host("b", (0, 1))])
+    for node, count in zip(nodes, devices, strict=True):
+        node.hello = {"devices": count}
+    if message is None:
+        check_devices(nodes)
+    else:
+        with pytest.raises(LaunchError, match=message):
+            check_devices(nodes)

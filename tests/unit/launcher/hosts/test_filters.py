@@ -6,7 +6,7 @@ import pytest
 
 from megatron.errors import ConfigError
 from megatron.launcher.base import Host
-from megatron.launcher.host_filters import exclude_hosts, include_hosts
+from megatron.launcher.hosts.filters import exclude_hosts, include_hosts
 
 HOSTS = (Host("worker-1", (0, 1, 2, 3)), Host("worker-2", (0, 1, 2, 3)))
 

@@ -8,7 +8,7 @@ import pytest
 
 from megatron.errors import ConfigError
 from megatron.launcher.base import Host
-from megatron.launcher.hostfile import read_hostfile
+from megatron.launcher.hosts.hostfile import read_hostfile
 
 
 def test_a_hostfile_with_comments_and_blank_lines(tmp_path):

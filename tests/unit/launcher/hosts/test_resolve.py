@@ -6,13 +6,21 @@ import pytest
 
 from megatron.errors import ConfigError
 from megatron.launcher.base import Host
-from megatron.launcher.hosts import is_this_machine, resolve_hosts
+from megatron.launcher.hosts.resolve import describe_hosts, is_this_machine, resolve_hosts
 from megatron.neox_arguments.keys.runner import RunnerArgs
 
 
 def resolve(*, devices: int = 0, environment: dict[str, str] | None = None, **keys):
     args = RunnerArgs.model_construct(
-        **{"hostfile": None, "include": None, "exclude": None, "num_nodes": -1, "num_gpus": None, **keys}
+        **{
+            "hostfile": None,
+            "include": None,
+            "exclude": None,
+            "num_nodes": -1,
+            "num_gpus": None,
+            "launcher": None,
+            **keys,
+        }
     )
     return resolve_hosts(args, environment=environment or {}, devices=lambda: devices)
 
@@ -78,3 +86,50 @@ def test_this_machine_is_known_by_its_names(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "gpu1.cluster")
     assert all(is_this_machine(Host(name, (0,))) for name in ("localhost", "127.0.0.1", "gpu1", "gpu1.cluster"))
     assert not is_this_machine(Host("gpu2", (0,)))
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-3]", "SLURM_GPUS_ON_NODE": "4"}
+
+
+def test_an_allocation_is_a_hostfile_for_launchers_that_reach_other_machines():
+    slots = (0, 1, 2, 3)
+    assert resolve(launcher="slurm", environment=SLURM) == (Host("n1", slots), Host("n2", slots), Host("n3", slots))
+    assert resolve(launcher="pdsh", environment=SLURM, exclude="n2", num_nodes=1) == (Host("n1", slots),)
+    assert resolve(launcher="slurm", environment=SLURM, num_gpus=8, include="n3") == (Host("n3", tuple(range(8))),)
+    assert resolve(launcher="local", environment=SLURM) == (Host("localhost", (0,)),)
+    assert resolve(launcher="pdsh") == (Host("localhost", (0,)),)
+
+
+def test_the_hosts_of_lsf_have_a_slot_for_each_device_of_this_machine():
+    environment = {"LSB_JOBID": "7", "LSB_MCPU_HOSTS": "batch 1 a 42 b 42"}
+    assert resolve(launcher="jsrun", environment=environment, devices=2) == (Host("a", (0, 1)), Host("b", (0, 1)))
+
+
+def test_a_hostfile_comes_before_the_allocation(hostfile):
+    assert resolve(launcher="slurm", environment=SLURM, hostfile=hostfile)[0] == Host("a", (0, 1, 2, 3))
+
+
+def test_more_nodes_than_the_allocation_has_are_refused():
+    with pytest.raises(ConfigError, match="there are 3 hosts; lower num_nodes, or ask the scheduler for more machines"):
+        resolve(launcher="slurm", environment=SLURM, num_nodes=4)
+
+
+def test_torchruns_machines_come_from_its_variables():
+    environment = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "first"}
+    assert resolve(launcher="torchrun", environment=environment, devices=2) == (
+        Host("node0", (0, 1)),
+        Host("node1", (0, 1)),
+    )
+
+
+def test_the_hosts_are_told_in_a_line_with_their_source(hostfile):
+    def line(hosts, environment=SLURM, **keys):
+        args = RunnerArgs.model_construct(**{"hostfile": None, "num_gpus": None, "launcher": "slurm", **keys})
+        return describe_hosts(args, hosts, environment=environment)
+
+    n1, n2 = Host("n1", (0, 1)), Host("n2", (0, 1, 2))
+    assert line([n1]) == "hosts: n1 with 2 slots (from SLURM_JOB_NODELIST)"
+    assert line([n1, n1]) == "hosts: n1, n1 with 2 slots each (from SLURM_JOB_NODELIST)"
+    assert line([n1, n2], hostfile=hostfile) == f"hosts: n1, n2 with 2 to 3 slots each (from {hostfile})"
+    assert line([n1] * 20).endswith("n1, 12 more with 2 slots each (from SLURM_JOB_NODELIST)")
+    assert line([n1], environment={}) is None

@@ -8,8 +8,8 @@ import pytest
 
 from megatron.components import LAUNCHERS
 from megatron.errors import NeoXError
-from megatron.launcher.agent_options import AgentOptions, agent_command, parse_agent_options
-from megatron.launcher.base import Command, Host, Job
+from megatron.launcher.agent.options import TOKEN_VARIABLE, AgentOptions, agent_argv, parse_agent_options
+from megatron.launcher.base import Command, HeadPlace, Host, Job
 from megatron.neox_arguments.keys.runner import RunnerArgs
 
 LAUNCHER = LAUNCHERS.load("local")(RunnerArgs.model_construct())
@@ -20,29 +20,30 @@ def job(**changes) -> Job:
         "script": __file__,
         "arguments": ("--neox-args", "abc="),
         "hosts": (Host("localhost", (0, 1)),),
+        "head": HeadPlace(("127.0.0.1",), 4711, "secret"),
         **changes,
     }
     return Job(**values)
 
 
-def test_the_command_is_one_agent_with_all_ranks():
-    (command,) = LAUNCHER.commands(job(master_port=1234, grace_seconds=30.0))
+def test_the_command_is_one_agent_that_knows_where_the_head_is():
+    (command,) = LAUNCHER.commands(job(node_timeout=7.0))
     assert command.argv[:3] == (sys.executable, "-m", "megatron.launcher.agent")
-    assert parse_agent_options(command.argv[3:]) == AgentOptions(
-        __file__, ("--neox-args", "abc="), ranks=2, master_port=1234, grace_seconds=30.0
-    )
-
-
-def test_chosen_devices_are_passed_on():
-    (command,) = LAUNCHER.commands(job(hosts=(Host("localhost", (1, 3)),)))
     options = parse_agent_options(command.argv[3:])
-    assert (options.ranks, options.devices) == (2, (1, 3))
+    assert options == AgentOptions(("127.0.0.1",), 4711, node="localhost", node_timeout=7.0)
+    assert command.environment[TOKEN_VARIABLE] == "secret"
+    assert "secret" not in " ".join(command.argv)  # every user of the machine sees command lines
 
 
-def test_the_environment_of_the_job_is_in_the_command():
-    (command,) = LAUNCHER.commands(job(environment={"NAME": "a value"}))
-    assert "NAME='a value'" in str(command)
-    assert "PYTHONPATH=" in str(command)
+def test_the_command_is_short_whatever_the_job():
+    long = job(arguments=("--neox-args", "x" * 10**6), environment={f"NAME_{i}": "y" * 100 for i in range(1000)})
+    (command,) = LAUNCHER.commands(long)
+    assert len(str(command)) < 500
+
+
+def test_it_keeps_the_terminal_for_the_first_rank_and_is_started_with_signals_held_back():
+    (command,) = LAUNCHER.commands(job())
+    assert (command.interactive, command.awaits_signals) == (True, True)
 
 
 def test_commands_print_as_a_shell_reads_them():
@@ -67,15 +68,15 @@ def test_a_job_that_it_can_run():
     assert job().world_size == 2
 
 
-def test_agents_of_several_hosts_differ_in_their_node_rank_and_slots():
-    both = job(hosts=(Host("a", (0, 1)), Host("b", (0, 1, 2))), master_addr="a")
-    options = [parse_agent_options(agent_command(both, node).argv[3:]) for node in range(2)]
-    assert [(option.nodes, option.node_rank, option.ranks, option.master_addr) for option in options] == [
-        (2, 0, 2, "a"),
-        (2, 1, 3, "a"),
+def test_an_agent_is_told_who_it_is_by_name_or_by_a_variable_and_where_to_look_for_the_head():
+    several = job(head=HeadPlace(("10.0.0.1", "192.168.0.1"), 99))
+    options = [
+        parse_agent_options(agent_argv(several, **who)[3:])
+        for who in ({"node": "a"}, {"node_from": "NAME"}, {"number_from": "NUMBER", "conclude": True})
     ]
-
-
-def test_options_of_the_script_are_not_taken_for_options_of_the_agent():
-    options = AgentOptions("train.py", ("--ranks", "7", "-x", "--", "a"), ranks=1)
-    assert parse_agent_options(options.argv()) == options
+    assert [(each.node, each.node_from, each.number_from, each.conclude) for each in options] == [
+        ("a", None, None, False),
+        (None, "NAME", None, False),
+        (None, None, "NUMBER", True),
+    ]
+    assert {(each.addresses, each.port) for each in options} == {(("10.0.0.1", "192.168.0.1"), 99)}
