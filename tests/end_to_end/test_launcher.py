@@ -161,6 +161,9 @@ def test_every_rank_runs_with_its_place_the_config_and_the_environment_for_cpus(
         assert name in environments[0]
     assert (environments[0]["DS_ACCELERATOR"], environments[0]["TOKENIZERS_PARALLELISM"]) == ("cpu", "false")
     assert ranks[0]["arguments"][0] == "--neox-args"
+    assert ranks[0]["arguments"][1].startswith("@"), "the config reaches a rank in a file, however long it is"
+    logs = [(runs["succeed"].folder / "logs" / f"rank_{rank}.log").read_text() for rank in range(2)]
+    assert [log.count("rank ") for log in logs] == [1, 1], "a title, and nothing was printed"
 
 
 def test_a_taken_port_is_replaced_and_all_ranks_are_told(runs):
