@@ -6,6 +6,7 @@ Everything is decided here, before any process starts and without importing torc
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -26,6 +27,8 @@ from megatron.launcher.head.run import Attempt, run_job
 from megatron.launcher.hosts.resolve import describe_hosts, resolve_hosts
 from megatron.launcher.hosts.spares import resolve_spares
 from megatron.launcher.next_attempt import FirstAttempt, next_attempt
+from megatron.launcher.started_once import check_started_once
+from megatron.log import keep_output_harmless
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.explaining.describe import describe_conflict, override_lines, summary
@@ -70,10 +73,12 @@ def main(argv: Sequence[str]) -> int:
     plan = make_plan(options)
     if options.dry_run:
         hosts = ["hosts:", *(f"  {node.title}" for node in nodes_of(plan.job.hosts))]
-        commands = ["commands:", *map(str, plan.launcher.commands(plan.job))]
+        shown = replace(plan.job, head=replace(plan.job.head, token=""))
+        commands = ["commands:", *map(str, plan.launcher.commands(shown))]
         show_lines(map(plain, [*summary(plan.args, plan.values), *plan.notes, "", *hosts, *commands]))
         return 0
     show_lines(map(plain, [*override_lines(plan.values), *plan.notes]))
+    keep_output_harmless()  # the run goes on when its console is closed
     status = run_plan(plan) if plan.launcher.holds_head else follow(plan.job, plan.launcher)
     if status == STOPPED:
         sys.stderr.write(f"stopped (exit status {STOPPED}): what was done is saved; {way_on(plan.args)}\n")
@@ -118,13 +123,21 @@ def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--grace-seconds",
-        type=float,
+        type=seconds,
         default=DEFAULT_GRACE_SECONDS,
         help="time to save and exit after SIGTERM, SIGUSR1 or Ctrl-C (%(default)g)",
     )
     for key, letter in KEYS_AS_OPTIONS.items():
         parser.add_argument(*([letter] if letter else []), f"--{key}", help=f"the same as {key}=...")
     return parser.parse_intermixed_args(argv)
+
+
+def seconds(word: str) -> float:
+    """A number of seconds. Raises ArgumentTypeError, of which argparse makes a sentence."""
+    with contextlib.suppress(ValueError):
+        if (number := float(word)) >= 0:  # which NaN is not
+            return number
+    raise argparse.ArgumentTypeError(f"{word} is not a number of seconds; write digits, 0 or more")
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
@@ -143,6 +156,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
         return sum(len(host.slots) for host in hosts)
 
     args = NeoXArgs.from_values(values, world_size=count_processes)
+    if args.launcher != "torchrun":
+        check_started_once(os.environ)
     launcher: Launcher = LAUNCHERS.load(args.launcher)(args)
     environment, names = remote_environment(os.environ, args.forward_environment) if launcher.forwards else ({}, [])
     job = build_job(args, script, hosts, launcher.head_place(hosts), grace_seconds=options.grace_seconds)
@@ -168,7 +183,7 @@ def build_job(args: NeoXArgs, script: str, hosts: tuple[Host, ...], head: HeadPl
         script,
         arguments_of(args),
         hosts,
-        directory=os.getcwd(),
+        directory=this_directory(),
         head=replace(head, token=os.environ.get(TOKEN_VARIABLE) or head.token),
         master_addr=args.master_addr,
         master_port=args.master_port,
@@ -179,6 +194,16 @@ def build_job(args: NeoXArgs, script: str, hosts: tuple[Host, ...], head: HeadPl
         log_dir=args.log_dir if trains else None,
         saves=trains and args.save is not None,
     )
+
+
+def this_directory() -> str:
+    """Where we are. Raises LaunchError when that has been deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise LaunchError(
+            "the directory that deepy.py was started in does not exist any more: go to one that does (cd)"
+        ) from None
 
 
 def arguments_of(args: NeoXArgs) -> tuple[str, ...]:

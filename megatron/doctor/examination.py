@@ -39,6 +39,7 @@ from megatron.neox_arguments.resolving.checks.stores import protocol_of
 
 PLACES = ("save", "log_dir", "tensorboard_dir")
 """Keys of folders that a run writes to."""
+NOT_LOOKED_AT = Finding("machines", "absent", "not examined: mend the config first, which says what they are to do")
 TELLS_PROGRESS = Callable[[str], AbstractContextManager[None]]
 
 
@@ -60,7 +61,7 @@ def examine(given: Given | None, *, quick: bool, progress: TELLS_PROGRESS) -> Ex
     run = given.args if given is not None and given.has_model else None
     sections = [*machine_sections(machine, torch, read_pins(), run)]
     if given is None or given.args is None:
-        problems = problems_of(given) if given else []
+        problems = [*problems_of(given), NOT_LOOKED_AT] if given else []
         return Examination([*sections, *([Section("The config", problems)] if problems else [])], machine, torch)
     args, hosts = given.args, given.hosts
     clinic, unfit = open_clinic(args, hosts)
@@ -77,7 +78,12 @@ def examine(given: Given | None, *, quick: bool, progress: TELLS_PROGRESS) -> Ex
         ):
             reports = survey(clinic, hosts, local_places(args) if given.has_model else {})
         sections.append(
-            nodes_section(reports, wanted_port=args.master_port, precision=args.precision if given.has_model else None)
+            nodes_section(
+                reports,
+                wanted_port=args.master_port,
+                port_is_fixed="master_port" in args.origins(),
+                precision=args.precision if given.has_model else None,
+            )
         )
     if not quick:
         usable = usable_hosts(hosts, reports)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from megatron.environment import DEFAULT_MASTER_PORT
+from megatron.launcher.addresses import LOOPBACK
 
 DEFAULT_GRACE_SECONDS = 120.0
 DEFAULT_NODE_TIMEOUT = 20.0
@@ -39,7 +40,7 @@ class HeadPlace:
     token: a word that only processes of this job know. It reaches the agents by their environment (`TOKEN_VARIABLE`).
     """
 
-    addresses: tuple[str, ...] = ("127.0.0.1",)
+    addresses: tuple[str, ...] = (LOOPBACK,)
     port: int = 0
     token: str = ""
 
@@ -76,6 +77,14 @@ class Job:
     @property
     def world_size(self) -> int:
         return sum(len(host.slots) for host in self.hosts)
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a word after which the other side is lost. Between processes of one machine there is no network to lose: who is silent there
+        was stopped (Ctrl-Z), and goes on later; whoever has ended is heard of at once.
+        """
+        apart = len(self.hosts) > 1 or self.head.addresses != (LOOPBACK,)
+        return self.node_timeout if apart else float("inf")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Connection:
         """A line of the other side; one that is none of ours ends the connection."""
         try:
             message = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # brackets within brackets
             message = None
         if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
             self.closed = True

@@ -9,8 +9,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from megatron.errors import LaunchError
+from megatron.launcher.asking import ask_program
+
 NVIDIA_VARIABLES = ("CUDA_VISIBLE_DEVICES",)
 AMD_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+
+ANSWER_SECONDS = 20.0
+"""Seconds for nvidia-smi, which wakes every device up."""
 
 
 def count_devices(environment: Mapping[str, str] | None = None) -> int:
@@ -27,7 +33,7 @@ def count_nvidia_devices(driver_folder: Path = Path("/proc/driver/nvidia/gpus"))
     program = shutil.which("nvidia-smi")
     if program:
         try:
-            listing = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
+            listing = ask_program([program, "-L"], seconds=ANSWER_SECONDS)
         except (OSError, subprocess.TimeoutExpired):
             listing = None
         if listing is not None and listing.returncode == 0:
@@ -47,11 +53,17 @@ def count_amd_devices(topology: Path = Path("/sys/class/kfd/kfd/topology/nodes")
 
 
 def restrict_devices(slots: Sequence[int], *, count: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that make only the devices `slots` (numbered among the `count` visible ones) visible; empty when that is all of them."""
-    if tuple(slots) == tuple(range(count)):
-        return {}
+    """Variables that make only the devices `slots` (numbered among the `count` visible ones) visible; empty when that is all of them, or none
+    is to be used. Raises LaunchError for a slot that is no device."""
     present = environment.get("CUDA_VISIBLE_DEVICES")
+    if not count or present == "" or tuple(slots) == tuple(range(count)):
+        return {}
     names = [name.strip() for name in present.split(",")] if present else [str(index) for index in range(count)]
+    if slots[-1] >= len(names):
+        raise LaunchError(
+            f"{os.uname().nodename} shows {len(names)} device{'s' if len(names) > 1 else ''}, and device {slots[-1]} was asked for: correct its "
+            "slots= in the hostfile, include or exclude (devices are numbered from 0)"
+        )
     return {"CUDA_VISIBLE_DEVICES": ",".join(names[slot] for slot in slots)}
 
 

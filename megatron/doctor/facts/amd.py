@@ -30,13 +30,17 @@ def parse_rocm_smi(page: str) -> Gpus:
         raise ValueError(str(error)) from None
     if not isinstance(told, dict):
         raise ValueError("it holds no JSON object")
-    system = told.get("system") or {}
-    cards = sorted((int(name[4:]), card) for name, card in told.items() if re.fullmatch(r"card\d+", name))
+    objects = {name: value for name, value in told.items() if isinstance(value, dict)}
+    system = objects.get("system", {})
+    cards = [(int(name[4:]), card) for name, card in objects.items() if re.fullmatch(r"card\d+", name)]
     # Which card a process is on is not told: each of them may be the one.
     others = tuple(
-        f"{name[3:]} {value.split(',')[0].strip()}" for name, value in system.items() if name.startswith("PID")
+        f"{name[3:]} {str(value).split(',')[0].strip()}" for name, value in system.items() if name.startswith("PID")
     )
-    return Gpus(tuple(_device(index, card, others) for index, card in cards), str(system.get("Driver version", "")))
+    return Gpus(
+        tuple(_device(index, card, others) for index, card in sorted(cards, key=lambda each: each[0])),
+        str(system.get("Driver version", "")),
+    )
 
 
 def _device(index: int, card: Mapping[str, Any], others: tuple[str, ...]) -> Gpu:

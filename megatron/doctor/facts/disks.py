@@ -21,13 +21,14 @@ class Disk:
 
 def look_at_folder(path: str | Path) -> Disk:
     """The state of a folder; where there is none, of the nearest one above, in which it would be made."""
-    folder = Path(path).expanduser().absolute()
-    above = next(place for place in (folder, *folder.parents) if place.exists())
+    folder = Path(path).absolute()
+    above = folder
     try:
+        above = next(place for place in (folder, *folder.parents) if place.exists())
         usage = shutil.disk_usage(above)
-    except OSError as error:
-        return Disk(str(folder), folder.exists(), 0, 0, f"{above} cannot be asked for its space ({error.strerror})")
-    return Disk(str(folder), folder.exists(), usage.free, usage.total, _problem(folder, above))
+    except OSError as error:  # nobody may look there, the name is too long, the server of the file system is gone
+        return Disk(str(folder), False, 0, 0, f"{above} cannot be looked at ({error.strerror})")
+    return Disk(str(folder), above == folder, usage.free, usage.total, _problem(folder, above))
 
 
 def _problem(folder: Path, above: Path) -> str:

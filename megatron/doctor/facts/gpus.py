@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+from megatron.launcher.asking import ask_program
+
 PATIENCE = 30.0
 """Seconds for nvidia-smi or rocm-smi, which ask every device in turn. A device that has died may block them for ever."""
 
@@ -48,7 +50,7 @@ def gather_gpus() -> Gpus:
         if program is None:
             continue
         try:
-            told = subprocess.run([program, *query[1:]], capture_output=True, text=True, timeout=PATIENCE, check=False)
+            told = ask_program([program, *query[1:]], seconds=PATIENCE)
         except subprocess.TimeoutExpired:
             return Gpus(problem=f"{query[0]} did not answer within {PATIENCE:.0f} s, as when a device has died")
         except OSError as error:

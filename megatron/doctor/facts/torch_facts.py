@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from megatron.doctor.facts.source import REPOSITORY
+from megatron.launcher.asking import ask_program
 
 PATIENCE = 120.0
 """Seconds for importing torch and DeepSpeed: on a cold network disk that takes a minute."""
@@ -49,16 +50,7 @@ def ask_torch(command: Sequence[str] = PROBE, *, patience: float = PATIENCE) -> 
     """What the probe tells."""
     search = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONPATH": search},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=patience,
-            check=False,
-        )
+        done = ask_program(command, seconds=patience, environment={**os.environ, "PYTHONPATH": search})
     except subprocess.TimeoutExpired as late:
         told = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
         return read_told(told, ending=f"it did not end within {patience:g} s")

@@ -21,17 +21,23 @@ SHARED_BY_NEED = ("save",)
 """Folders that must be the same on all machines; of others each machine may have its own."""
 
 
-def nodes_section(reports: Sequence[NodeReport], *, wanted_port: int, precision: str | None = None) -> Section:
-    """A row a machine, and a finding for each thing that is wrong. wanted_port: master_port of the config; precision: that of the run."""
-    findings = judge_nodes(reports, wanted_port=wanted_port, precision=precision)
+def nodes_section(
+    reports: Sequence[NodeReport], *, wanted_port: int, port_is_fixed: bool = False, precision: str | None = None
+) -> Section:
+    """A row a machine, and a finding for each thing that is wrong. wanted_port: master_port; port_is_fixed: whether the config names it;
+    precision: that of the run.
+    """
+    findings = judge_nodes(reports, wanted_port=wanted_port, port_is_fixed=port_is_fixed, precision=precision)
     return Section(f"{len(reports)} machine{'s' if len(reports) > 1 else ''}", findings, node_table(reports, findings))
 
 
-def judge_nodes(reports: Sequence[NodeReport], *, wanted_port: int, precision: str | None = None) -> list[Finding]:
+def judge_nodes(
+    reports: Sequence[NodeReport], *, wanted_port: int, port_is_fixed: bool = False, precision: str | None = None
+) -> list[Finding]:
     """All that is wrong, by machine; then what is equal on all of them."""
     findings = [finding for report in reports for finding in _judge_node(report, precision)]
     known = {report.name: report.facts for report in reports if report.facts is not None}
-    return findings + judge_together(reports, known, wanted_port=wanted_port)
+    return findings + judge_together(reports, known, wanted_port=wanted_port, port_is_fixed=port_is_fixed)
 
 
 def node_table(reports: Sequence[NodeReport], findings: Sequence[Finding]) -> list[list[str]]:

@@ -12,9 +12,13 @@ COMPARED = ("torch", "deepspeed", "numpy")
 """Packages whose versions decide what ranks compute and exchange."""
 
 
-def judge_together(reports: Sequence[NodeReport], known: Mapping[str, NodeFacts], *, wanted_port: int) -> list[Finding]:
-    """What differs between machines, and what is equal on all. known: facts of those that could be examined; wanted_port: master_port."""
-    findings = [*_versions(known), *_devices(reports), *_network(known, wanted_port)]
+def judge_together(
+    reports: Sequence[NodeReport], known: Mapping[str, NodeFacts], *, wanted_port: int, port_is_fixed: bool
+) -> list[Finding]:
+    """What differs between machines, and what is equal on all. known: facts of those that could be examined; wanted_port: master_port;
+    port_is_fixed: whether the config names it, so that a run takes no other.
+    """
+    findings = [*_versions(known), *_devices(reports), *_network(known, wanted_port, port_is_fixed)]
     if any(facts.shared for facts in known.values()):
         findings.append(_folders(known))
     return findings
@@ -91,11 +95,14 @@ def _devices(reports: Sequence[NodeReport]) -> Iterator[Finding]:
         yield Finding("GPUs", "ok", f"{next(iter(kinds))} everywhere")
 
 
-def _network(known: Mapping[str, NodeFacts], wanted_port: int) -> Iterator[Finding]:
+def _network(known: Mapping[str, NodeFacts], wanted_port: int, port_is_fixed: bool) -> Iterator[Finding]:
     if len(known) < 2:
         return
     used = {facts.meeting_port for facts in known.values()} - {wanted_port}
-    if used:
+    if used and port_is_fixed:
+        what = f"master_port {wanted_port} is taken on the first machine, and the config asks for this one"
+        yield Finding("network", "failure", what, "choose another one, or remove the key to have a free one chosen")
+    elif used:
         what = f"master_port {wanted_port} is taken on the first machine; {used.pop()} was used in its place"
         yield Finding("network", "warning", what, "set another master_port, if a firewall lets only one pass")
     if not any(problem for facts in known.values() for problem in (facts.meeting_place, *facts.peers.values())):

@@ -18,10 +18,10 @@ def marks_in(folders: Mapping[str, str]) -> Iterator[dict[str, tuple[str, str]]]
     marks: dict[str, tuple[str, str]] = {}
     try:
         for key, folder in folders.items():
-            wanted = Path(folder).expanduser().absolute()
-            above = next(place for place in (wanted, *wanted.parents) if place.is_dir())
-            path, content = above / f"{PREFIX}{secrets.token_hex(8)}", secrets.token_hex(16)
+            wanted = Path(folder).absolute()
             with contextlib.suppress(OSError):
+                above = next(place for place in (wanted, *wanted.parents) if place.is_dir())
+                path, content = above / f"{PREFIX}{secrets.token_hex(8)}", secrets.token_hex(16)
                 path.write_text(content)
                 marks[key] = (str(path), content)
         yield marks

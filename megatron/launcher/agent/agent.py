@@ -213,7 +213,7 @@ class Agent:
 
     def _start(self, work: Work) -> None:
         if self._stop is not None or self._told_stop:  # the signal and this message have crossed
-            self._tell_end()
+            self._tell("ended", succeeded=False)  # and nothing of the ranks of an attempt before
             return
         work.enter()
         self._ranks.grace_seconds = work.grace_seconds
@@ -222,7 +222,6 @@ class Agent:
         environments = work.environments(os.environ, devices=self._devices, own_address=link.own_address)
         self._ranks.start(work.script, work.arguments, environments, logs=work.logs())
         self._telling = True
-        self._tell("started")
 
     def _watch(self) -> None:
         """Tell the head as soon as the ranks have ended."""

@@ -6,9 +6,9 @@ longer than the file takes: a console that has gone is left out.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from megatron.errors import LaunchError
 PIECE = 1 << 16
 LINES_KEPT = 10
 """Lines of a rank's output that are shown when it ended without saying why."""
+LINE_KEPT = 500
+"""Characters of such a line."""
 PATIENCE = 2.0
 """Seconds for the last output to be copied; a process that a rank left behind may hold the pipe for longer."""
 
@@ -40,6 +42,7 @@ class RankLog:
         self._begin = os.fstat(self._file).st_size
         _write(self._file, f"--- {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {title}\n".encode())
         self._copiers: list[threading.Thread] = []
+        self._finished = False
         self.outputs = (self._copied_to(1), self._copied_to(2)) if on_console else (self._file, self._file)
 
     def started(self) -> None:
@@ -48,10 +51,12 @@ class RankLog:
             os.close(output)
 
     def finish(self) -> None:
-        """The process has ended: what it printed last is in the file when this returns."""
-        for copier in self._copiers:
-            copier.join(PATIENCE)
-        with contextlib.suppress(OSError):
+        """The process has ended: what it printed last is in the file when this returns. A second time does nothing."""
+        deadline = time.monotonic() + PATIENCE
+        while self._copiers:
+            self._copiers.pop().join(max(0.0, deadline - time.monotonic()))
+        if not self._finished:
+            self._finished = True
             os.close(self._file)
 
     def last_lines(self) -> str:
@@ -62,19 +67,25 @@ class RankLog:
                 lines = file.read().decode(errors="replace").splitlines()
         except OSError:
             return ""
-        return "\n".join([line for line in lines if line.strip() and not line.startswith("--- ")][-LINES_KEPT:])
+        kept = [line for line in lines if line.strip() and not line.startswith("--- ")][-LINES_KEPT:]
+        return "\n".join(line if len(line) <= LINE_KEPT else f"{line[:LINE_KEPT]} ..." for line in kept)
 
     def _copied_to(self, console: int) -> int:
         """A descriptor to write to; what is written there is copied to the file and to the console."""
         reading, writing = os.pipe()
-        copier = threading.Thread(target=_copy, args=(reading, self._file, console), name="rank log", daemon=True)
+        copier = threading.Thread(
+            target=_copy, args=(reading, os.dup(self._file), console), name="rank log", daemon=True
+        )
         copier.start()
         self._copiers.append(copier)
         return writing
 
 
 def _copy(source: int, file: int, console: int) -> None:
-    """To the console at once, to the file by lines: a line of the other output must not come between the parts of one."""
+    """To the console at once, to the file by lines: a line of the other output must not come between the parts of one.
+
+    Both descriptors are this thread's own, because a process that the rank left behind may go on writing long after the log was finished.
+    """
     listening, begun = True, b""
     while piece := os.read(source, PIECE):
         listening = listening and _write(console, piece)
@@ -85,6 +96,7 @@ def _copy(source: int, file: int, console: int) -> None:
             begun = b""
     _write(file, begun)
     os.close(source)
+    os.close(file)
 
 
 def _write(target: int, content: bytes) -> bool:

@@ -53,7 +53,7 @@ def agent_argv(
     who = [word for option, value in given.items() if value is not None for word in (option, value)]
     assert len(who) == 2, "an agent is told in exactly one way which machine it is on"
     flags = [f"--{name}" for name, given in (("conclude", conclude), ("ends-parent", ends_parent)) if given]
-    timeout = ("--node-timeout", f"{job.node_timeout:g}")
+    timeout = ("--node-timeout", f"{job.silence:g}")
     words = (sys.executable, "-m", "megatron.launcher.agent", "--head", str(job.head))
     return (*words, *who, *timeout, *flags)
 

@@ -46,12 +46,10 @@ class Gate:
     def greet(self, link: Connection, messages: Iterable[Message]) -> Node | None:
         """What a stranger said: the machine he is the agent of. Whoever is no agent of the job is sent away: `link` is closed then."""
         for message in messages:
-            node = node_of(self._nodes, message)
-            known = hmac.compare_digest(str(message.get("token", "")).encode(), self._token.encode())
-            if message["kind"] != "hello" or not known:
+            if message["kind"] != "hello" or not self._is_ours(message.get("token")):
                 self.turned_away = link.other_address
                 link.send("exit", status=1, text=WRONG_TOKEN)
-            elif node is None or node.link is not None:
+            elif (node := node_of(self._nodes, message)) is None or node.link is not None:
                 self.trouble = self.trouble or _unexpected(self._nodes, node, message)
             else:
                 node.link, node.hello, link.trusted = link, message, True
@@ -62,6 +60,9 @@ class Gate:
         if link.closed:
             self._strangers.remove(link)
         return None
+
+    def _is_ours(self, token: object) -> bool:
+        return hmac.compare_digest(str(token).encode(errors="replace"), self._token.encode(errors="replace"))
 
     def close(self) -> None:
         """Nobody comes in any more; whoever waits outside is told by the end of his connection."""
@@ -76,4 +77,4 @@ def _unexpected(nodes: Iterable[Node], node: Node | None, hello: Message) -> str
     if node is None:
         return f"an agent on {hello.get('machine')} calls its machine {calls}, and the hosts of the job are {names}: use these names"
     other = (node.hello or {}).get("machine")
-    return f"two agents (on {hello.get('machine')} and {other}) call their machine {calls}: one is started on each"
+    return f"two agents (on {hello.get('machine')} and {other}) call their machine {calls}: start one on each, with its own name or number (NODE_RANK for torchrun)"

@@ -159,7 +159,11 @@ class Head:
         first = self._nodes[0]
         self._port = None
         fixed = several and self._job.port_is_fixed
-        first.tell("open_store", port=self._job.master_port if not self._restarts else 0, several=several, fixed=fixed)
+        begins = (
+            self._restarts == self._history.restarts
+        )  # later the port may still be held by what the ranks left behind
+        port = self._job.master_port if begins or fixed else 0
+        first.tell("open_store", port=port, several=several, fixed=fixed)
         while self._port is None and first.ended is None and self._trouble is None:
             self._turn()
             if self._stop is not None or any(node.gone for node in self._nodes):
@@ -274,7 +278,7 @@ class Head:
 
     def _look_for_the_lost(self) -> None:
         for node in self._nodes:
-            if node.link is None or node.gone is not None or node.link.silence <= self._job.node_timeout:
+            if node.link is None or node.gone is not None or node.link.silence <= self._job.silence:
                 continue
             node.lose(
                 f"{node.title} has not been heard for {node.link.silence:.0f} s: the machine or its network is down"

@@ -17,7 +17,7 @@ from megatron.launcher.head.head import Head, History, again
 from megatron.launcher.head.outcome import Outcome, Stop, stopped_before
 from megatron.launcher.head.programs import Programs
 from megatron.launcher.hosts.reachable import unreachable
-from megatron.launcher.process import signals_to
+from megatron.launcher.process import STOPS, signals_to
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class _Runner:
         """A signal came to this process."""
         if self._head is not None:
             self._head.on_signal(number)
-        self._early = self._early or number
+        if number in STOPS:
+            self._early = self._early or number
 
     def run(self, attempt: Attempt, history: History) -> Outcome:
         """One attempt. Signals that came between two of them end the job."""

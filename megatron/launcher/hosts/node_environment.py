@@ -45,6 +45,8 @@ def node_environment(environment: Mapping[str, str]) -> NodeEnvironment:
     if not 0 <= node_rank < nodes:
         raise LaunchError(f"this is node {node_rank} of {nodes}: number the machines from 0 to {nodes - 1} (NODE_RANK)")
     port = _number(environment, _MASTER_PORT)
+    if port is not None and not 0 < port < 1 << 16:
+        raise LaunchError(f"MASTER_PORT is {port}: a port is a number from 1 to 65535, the same on all machines")
     return NodeEnvironment(
         nodes,
         node_rank,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron.errors import LaunchError, MissingRequirement
+from megatron.launcher.asking import ask_program
 from megatron.launcher.base import Job
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.keys.runner import RunnerArgs
@@ -87,14 +88,7 @@ def check_names(job: Job, *, users: bool = False, colons: bool = False) -> None:
 def _version(program: str) -> str:
     """What a program says of its version; nothing where it cannot be run."""
     try:
-        ended = subprocess.run(
-            [program, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_SECONDS,
-            check=False,
-        )
+        ended = ask_program([program, "--version"], seconds=ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ended.stdout + ended.stderr

@@ -7,7 +7,7 @@ import os
 from megatron.errors import LaunchError
 from megatron.launcher.agent.options import agent_argv, agent_environment
 from megatron.launcher.base import Command, Job
-from megatron.launcher.hosts.slurm import allocated_nodes, tasks_of_step
+from megatron.launcher.hosts.slurm import allocated_nodes
 from megatron.launcher.launchers.programs import START_DIRECTORY, check_script, extra_arguments, require_program
 from megatron.launcher.launchers.remote import RemoteLauncher
 from megatron.neox_arguments.conflict import Conflict
@@ -26,18 +26,13 @@ class SlurmLauncher(RemoteLauncher):
     needs_ssh = False
 
     def check(self, job: Job) -> None:
-        """Raise LaunchError outside an allocation or in many processes at once, Conflict for hosts that do not belong to it."""
+        """Raise LaunchError outside an allocation, Conflict for hosts that do not belong to it."""
         require_program("slurm", ("srun",), install="which comes with Slurm: log in to a machine of the cluster")
         nodes = allocated_nodes(os.environ)
         if not nodes:
             raise LaunchError(
                 'launcher "slurm" starts the job on the machines of an allocation, and this shell is in none: put the command into a job script '
                 "(sbatch tools/slurm/train.sbatch), or open one with salloc --nodes=N"
-            )
-        tasks = tasks_of_step(os.environ)
-        if tasks > 1:
-            raise LaunchError(
-                f"srun has started deepy.py {tasks} times, and each would start the whole job: run it once, without srun"
             )
         strangers = [host.name for host in job.hosts if host.name not in nodes]
         if strangers:

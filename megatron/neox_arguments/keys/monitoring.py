@@ -16,7 +16,7 @@ class MonitoringArgs(Group):
     """Iterations between two lines on the console; metrics.jsonl has every iteration."""
 
     log_dir: str = "logs"
-    """Directory of metrics.jsonl and other logs. Existing GPT-NeoX writes no files when this is absent."""
+    """Directory of metrics.jsonl and of what each rank prints (rank_N.log). Existing GPT-NeoX writes no files when this is absent."""
 
     tensorboard_dir: str | None = None
     """Directory of TensorBoard event files. Default: none are written."""

@@ -21,26 +21,28 @@ class RunnerArgs(Group):
     """Hosts and devices of the hostfile or the allocation to use, e.g. `worker-1@worker-2:0,2` (all of worker-1, devices 0 and 2 of worker-2)."""
 
     exclude: str | None = None
-    """Hosts and devices of the hostfile to leave out, in the notation of `include`. Only one of the two may be given."""
+    """Hosts and devices of the hostfile or the allocation to leave out, in the notation of `include`. Only one of the two may be given."""
 
     num_nodes: Integer = Field(-1, ge=-1)
-    """Use only the first N hosts of the hostfile; -1 uses all."""
+    """Use only the first N hosts of the hostfile or the allocation; -1 uses all. The others are spares (max_restarts)."""
 
     num_gpus: Integer | None = Field(None, ge=1, le=4096)
     """Processes per machine. Default: the slots of the hostfile; without one, one per device found, in an allocation per GPU or else per task
     that was asked for; on a machine without a GPU, 1 CPU process."""
 
     master_port: Integer = Field(29500, ge=1, le=65535)
-    """TCP port on which the first process waits for the others."""
+    """TCP port of the first machine where the processes meet. When it is taken, a free one is chosen, unless the config names this one for several
+    machines."""
 
     master_addr: str | None = None
-    """Address of the machine of the first process. Default: the first host of the hostfile, or this machine."""
+    """Address of the first machine for the others. Default: the one from which it reaches deepy.py."""
 
     launcher: Annotated[str, ComponentName(LAUNCHERS)] = Field(DERIVED)
     """What starts the processes: local, on this machine; pdsh (ssh), openmpi, mpich, impi or mvapich, on the hosts of the hostfile; slurm
-    or jsrun, inside an allocation; torchrun: deepy.py is started on every machine by something else, and NNODES, NODE_RANK, MASTER_ADDR and
+    or jsrun, inside an allocation of Slurm or LSF; torchrun: deepy.py is started on every machine by something else, and NNODES, NODE_RANK, MASTER_ADDR and
     MASTER_PORT say which it is. Existing GPT-NeoX always takes pdsh by default, which fails on a laptop without ssh.
-    Default: pdsh when the hostfile names more than one host; without a hostfile slurm inside a Slurm allocation of several machines; else local."""
+    Default: pdsh when the hostfile names more than one host; without a hostfile slurm inside a Slurm allocation of several machines, or of
+    one that is not this machine; else local."""
 
     launcher_args: Words | Section = ()
     """Further arguments for the launcher's program, e.g. `--mca btl_tcp_if_include eth0` of mpirun: one text as a shell reads it, or a list
@@ -58,7 +60,8 @@ class RunnerArgs(Group):
     """Mode of DeepSpeed's autotuner, `run` or `tune`."""
 
     no_ssh_check: bool = False
-    """Skip the test connection (ssh) to every host before starting."""
+    """Skip the test connection (ssh) to every host before starting. Some MPIs then wait for a host that is down until the job is given up after 10
+    minutes."""
 
     comment: str | None = None
     """Text attached to the Slurm job (`srun --comment`), used on clusters that account by it."""

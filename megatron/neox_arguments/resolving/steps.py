@@ -29,14 +29,14 @@ def _derive_launcher(draft: Draft) -> None:
         mpi=draft.deepspeed_mpi,
         hosts=hosts,
         allocated=allocated,
-        several=draft.force_multi,
+        several=draft.force_multi or (allocated > 0 and not _on_allocated_machine()),
     )
     if draft.deepspeed_slurm or draft.deepspeed_mpi:
         rule = "an older switch names it"
     elif draft.planning and not draft.include:
         rule = "assumed; the hostfile is looked at when a run starts"
     elif launcher == "slurm":
-        rule = f"{allocated} machines in the Slurm allocation"
+        rule = f"{allocated} machine{'' if allocated == 1 else 's'} in the Slurm allocation"
     else:
         rule = f"{hosts} hosts in use" if hosts > 1 else "one host in use"
     draft.derive("launcher", launcher, rule)
@@ -46,6 +46,11 @@ def _allocated_nodes() -> int:
     """Machines of the Slurm allocation that we are in; 0 outside."""
     text = os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES") or "0"
     return int(text) if "SLURM_JOB_ID" in os.environ and text.isdigit() else 0
+
+
+def _on_allocated_machine() -> bool:
+    """Whether we run on a machine of the allocation: the shell of salloc may be one of the login machine, where no daemon of Slurm sets this."""
+    return "SLURMD_NODENAME" in os.environ
 
 
 def _count_hosts(hostfile: str | None) -> int:

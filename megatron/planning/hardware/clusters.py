@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pydantic import ValidationError
 
 from megatron.errors import ConfigError
-from megatron.launcher.devices import count_devices
+from megatron.launcher.asking import ask_program
+from megatron.launcher.devices import ANSWER_SECONDS, count_devices
 from megatron.launcher.hosts.resolve import resolve_hosts
 from megatron.neox_arguments.keys.runner import RunnerArgs
 from megatron.neox_arguments.keys.types import whole_number
@@ -59,7 +60,7 @@ def product_names() -> tuple[str, ...]:
         return ()
     query = [program, "--query-gpu=name", "--format=csv,noheader"]
     try:
-        listing = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+        listing = ask_program(query, seconds=ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return ()
     return tuple(filter(None, map(str.strip, listing.stdout.splitlines()))) if listing.returncode == 0 else ()

@@ -64,6 +64,11 @@ def test_json_has_the_findings_and_the_facts_behind_them() -> None:
     assert told["facts"]["bandwidth"] is None
 
 
+def test_what_is_absent_is_no_verdict_of_its_own() -> None:
+    assert verdict_of(EXAMINATION) == "failure"
+    assert verdict_of(Examination(SECTIONS[:1], MACHINE, TORCH)) == "ok"
+
+
 def test_a_config_that_train_refuses_is_examined_as_far_as_it_goes() -> None:
     given = understand(config(data_path="nowhere", num_gpus=2, vocab_file=None, tokenizer_type="HFTokenizer"))
     assert given.has_model

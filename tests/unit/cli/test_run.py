@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from megatron.cli.run import build_job, way_on
+from megatron.cli.run import build_job, main, make_plan, parse_run_args, way_on
+from megatron.errors import LaunchError
 from megatron.launcher.base import HeadPlace, Host
 from megatron.neox_arguments import NeoXArgs
 from tests.unit.neox_arguments.minimal import MINIMAL
@@ -35,3 +38,42 @@ def test_only_training_is_started_again_and_can_be_stopped_without_loss(
 ) -> None:
     job = build_job(arguments(max_restarts=3), script, (Host("localhost", (0,)),), HeadPlace(), grace_seconds=5)
     assert (job.max_restarts, job.saves) == expected
+
+
+def test_no_job_is_planned_by_one_of_several_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my.yml").write_text(
+        yaml.safe_dump({**MINIMAL, "data_path": "data", "tokenizer_type": "CharLevelTokenizer"})
+    )
+    words = ["train.py", str(tmp_path / "my.yml"), "launcher=local", "num_gpus=1"]
+    make_plan(parse_run_args(words))
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(LaunchError, match=r"mpirun has started deepy\.py 2 times"):
+        make_plan(parse_run_args(words))
+
+
+@pytest.mark.parametrize("word", ["-1", "nan", "soon"])
+def test_a_grace_period_that_is_no_number_of_seconds_is_a_wrong_command_line(word: str) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse_run_args(["train.py", "my.yml", f"--grace-seconds={word}"])
+    assert leaving.value.code == 2
+
+
+def test_a_directory_that_has_been_deleted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    with pytest.raises(LaunchError, match="does not exist any more"):
+        build_job(arguments(), "train.py", (Host("localhost", (0,)),), HeadPlace(), grace_seconds=5)
+
+
+def test_a_dry_run_does_not_show_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {**MINIMAL, "data_path": "data", "tokenizer_type": "CharLevelTokenizer"}
+    (tmp_path / "my.yml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setenv("NEOX_JOB_TOKEN", "very secret")
+    assert main(["--dry-run", "train.py", str(tmp_path / "my.yml"), "launcher=local", "num_gpus=1"]) == 0
+    out = capsys.readouterr().out
+    assert "megatron.launcher.agent" in out
+    assert "very secret" not in out

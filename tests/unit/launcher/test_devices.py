@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from megatron.errors import LaunchError
 from megatron.launcher import devices
 from megatron.launcher.devices import count_amd_devices, count_devices, count_nvidia_devices, restrict_devices
 
@@ -72,3 +73,16 @@ def test_chosen_slots_are_numbered_among_the_visible_devices():
         "CUDA_VISIBLE_DEVICES": "4,6"
     }
     assert restrict_devices((0, 1), count=2, environment={}) == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "environment"), [(0, {}), (0, {"CUDA_VISIBLE_DEVICES": ""}), (4, {"CUDA_VISIBLE_DEVICES": ""})]
+)
+def test_slots_of_the_cpu_are_no_devices(count, environment):
+    assert restrict_devices((1, 2), count=count, environment=environment) == {}
+
+
+@pytest.mark.parametrize(("count", "environment"), [(2, {}), (8, {"CUDA_VISIBLE_DEVICES": "3,4"})])
+def test_a_slot_that_is_no_device_is_told(count, environment):
+    with pytest.raises(LaunchError, match=r"shows 2 devices, and device 2 was asked for: correct its slots="):
+        restrict_devices((1, 2), count=count, environment=environment)

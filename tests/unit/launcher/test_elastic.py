@@ -64,6 +64,14 @@ def test_ranks_that_do_not_divide_the_batch_are_left_over() -> None:
     assert smaller.note.endswith("the global batch stays 64; 4 slots left over")
 
 
+def test_small_spares_together_never_make_more_ranks_than_at_first() -> None:
+    values = ConfigValues.from_dict({**MODEL, "train_batch_size": 32})
+    first = NeoXArgs.from_values(values, world_size=4)
+    smaller = smaller_run(values, first, hosts(2, 2), [hosts(2)[0], *(Host(name, (0,)) for name in "abcdef")])
+    assert sum(map(len_of, smaller.hosts)) == 4
+    assert smaller.note.endswith("the global batch stays 32; 4 slots left over")
+
+
 def test_a_batch_that_was_never_written_is_that_of_the_first_attempt() -> None:
     first, smaller, args = shrink(EVEN, 3)
     assert (sizes(first), sizes(args)) == ((32, 16, 2, 1), (32, 4, 2, 4))

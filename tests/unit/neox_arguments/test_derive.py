@@ -333,6 +333,7 @@ def test_an_allocation_of_several_machines_is_slurms_unless_a_hostfile_is_given(
     hostfile.write_text("alpha slots=2\nbeta slots=2\n")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    monkeypatch.setenv("SLURMD_NODENAME", "alpha")
     assert build().launcher == "slurm"
     assert build(launcher="local").launcher == "local"
     assert build(num_nodes=1).launcher == "local"
@@ -341,6 +342,19 @@ def test_an_allocation_of_several_machines_is_slurms_unless_a_hostfile_is_given(
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
     assert build().launcher == "local"
     assert build(force_multi=True).launcher == "slurm"
+
+
+@pytest.mark.parametrize("machines", ["1", "2"])
+def test_a_shell_of_salloc_on_the_login_machine_reaches_its_machines_by_slurm(
+    machines: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", machines)
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    assert build(num_nodes=1).launcher == "slurm"
+    assert build(num_nodes=1, launcher="local").launcher == "local"
+    monkeypatch.setenv("SLURMD_NODENAME", "alpha")
+    assert build(num_nodes=1).launcher == "local"
 
 
 def test_force_multi_takes_the_launcher_of_several_hosts_for_one(tmp_path: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from megatron.doctor.facts.amd import parse_rocm_smi
+from megatron.doctor.facts.gpus import Gpu
 
 CARD = {
     "Temperature (Sensor edge) (C)": "41.0",
@@ -43,3 +44,9 @@ def test_warnings_before_the_page_do_not_harm() -> None:
 def test_what_is_no_page_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_rocm_smi(page)
+
+
+def test_what_is_no_object_is_no_card() -> None:
+    assert parse_rocm_smi('{"card0": "N/A", "system": null, "card1": {}}').devices == (
+        Gpu(index=1, name="unknown", memory_bytes=0, used_bytes=0),
+    )

@@ -58,3 +58,15 @@ def test_a_folder_that_is_not_there_yet_is_judged_by_the_one_above(tmp_path: Pat
 def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert look_at_folder(tmp_path / "file" / "b").problem == f"{tmp_path / 'file'} is no folder"
+
+
+def test_a_folder_that_cannot_be_looked_at_is_a_problem(tmp_path: Path) -> None:
+    disk = look_at_folder(tmp_path / ("a" * 300))
+    assert (disk.exists, disk.free_bytes) == (False, 0)
+    assert disk.problem.endswith("cannot be looked at (File name too long)")
+
+
+def test_a_tilde_is_a_name_as_it_is_to_a_run() -> None:
+    assert look_at_folder("~nobody-of-this-name/checkpoints").path == str(
+        Path("~nobody-of-this-name/checkpoints").absolute()
+    )

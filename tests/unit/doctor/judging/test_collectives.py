@@ -57,3 +57,5 @@ def test_a_slow_pair_is_named() -> None:
 def test_of_two_machines_none_can_be_called_the_slow_one() -> None:
     two = replace(GOOD, hosts=["a", "b"], pairs=[pair(0, 1, rate=1e6)])
     assert {finding.level for finding in judge_bandwidth(two)} == {"ok"}
+    both_ways = replace(GOOD, hosts=["a", "b", "a"], pairs=[pair(0, 1), pair(1, 2, rate=1e6)])
+    assert {finding.level for finding in judge_bandwidth(both_ways)} == {"ok"}

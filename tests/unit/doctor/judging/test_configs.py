@@ -44,7 +44,9 @@ FLEX = {"attention_config": [[["flex"], 12]]}
         (FLASH, WITH_KERNELS, None),
         (FLASH, {}, "ok"),
         ({**FLASH, "sliding_window_width": 512}, {}, "warning"),
+        ({**FLASH, "sliding_window_width": 2048}, {}, "ok"),
         ({**FLASH, "reset_attention_mask": True}, {}, "warning"),
+        ({**FLASH, "reset_attention_mask": True, "head_dim": 512}, {}, None),
         ({**FLASH, "reset_attention_mask": True, "precision": "fp32"}, {}, None),
         (FLEX, {}, "failure"),
         (FLEX, WITH_KERNELS, None),
@@ -67,6 +69,10 @@ def test_a_package_that_cannot_be_imported_is_none() -> None:
     found = about(judge_features(arguments(**FLASH, reset_attention_mask=True), broken, WITH_KERNELS), "attention")
     assert found is not None
     assert found.level == "warning"
+    broken = replace(ON_GPUS, imports={"triton": "undefined symbol"})
+    found = about(judge_features(arguments(**FLEX), broken, WITH_KERNELS), "attention")
+    assert found is not None
+    assert found.level == "failure"
 
 
 def test_data_that_are_missing_are_failures_and_the_rest_is_one_line() -> None:

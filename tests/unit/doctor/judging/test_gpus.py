@@ -24,6 +24,7 @@ def test_a_device_that_is_well_or_works_hard_has_no_finding(changes: dict[str, A
         ({"repair_pending": True}, "warning", "waits for a reset"),
         ({"temperature": 90}, "warning", "90 degrees"),
         ({"temperature": 95, "hot": None}, "warning", "95 degrees"),
+        ({"temperature": 85, "hot": 85}, "warning", "85 degrees"),
         ({"throttled": ("hw_thermal_slowdown", "sw_thermal_slowdown")}, "warning", "held down: it is too hot"),
         ({"throttled": ("hw_power_brake_slowdown",)}, "warning", "the power supply holds it down"),
         (

@@ -40,6 +40,10 @@ def test_a_limit_that_is_too_low_is_a_warning_with_its_fix(machine: Machine, sub
     assert fix in found.fix
 
 
+def test_open_files_without_a_limit_are_well() -> None:
+    assert only(judge_machine(limited(open_files=(-1, -1))), "open files") == Finding("open files", "ok", "no limit")
+
+
 def test_locked_memory_without_a_limit_suits_adapters_that_need_it() -> None:
     assert only(judge_machine(without_limits(replace(MACHINE, rdma=("mlx5_0",)))), "locked memory").level == "ok"
 

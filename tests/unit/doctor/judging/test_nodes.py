@@ -91,9 +91,27 @@ def test_a_log_folder_of_its_own_costs_little() -> None:
     assert found.level == "warning"
 
 
-def test_a_port_that_is_taken_is_a_warning() -> None:
-    (found,) = bad(node("a", meeting_port=40000), node("b", meeting_port=40000))
+def test_folders_that_all_machines_share_are_told_without_the_others() -> None:
+    shared = {"save": "", "log_dir": "another file"}
+    findings = judged(node("a", shared={"save": "", "log_dir": ""}), node("b", shared=shared))
+    assert findings[-1].text.startswith("save: a file written here")
+
+
+def test_a_network_with_a_gap_is_not_called_well() -> None:
+    findings = judged(node("a"), node("b", peers={"a": "a:40000: No route to host"}))
+    assert "network" not in [finding.subject for finding in findings]
+
+
+def test_a_port_that_is_taken_is_a_warning_and_where_a_run_would_insist_on_it_a_failure() -> None:
+    reports = [node("a", meeting_port=40000), node("b", meeting_port=40000)]
+    (found,) = bad(*reports)
     assert found.text == "master_port 29500 is taken on the first machine; 40000 was used in its place"
+    insisting = nodes_section(reports, wanted_port=PORT, port_is_fixed=True)
+    (found,) = (finding for finding in insisting.findings if finding.fix)
+    assert (found.level, found.text) == (
+        "failure",
+        "master_port 29500 is taken on the first machine, and the config asks for this one",
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,6 +136,12 @@ def test_devices_are_counted_compared_and_looked_at(second: NodeReport, subject:
     found = bad(node("a", machine=with_gpus(2)), second)[0]
     assert found.subject == subject
     assert text in found.text
+
+
+def test_a_slot_is_the_number_of_a_device() -> None:
+    second = replace(node("b", machine=with_gpus(2)), slots=(3,))
+    (found,) = bad(node("a", machine=with_gpus(2)), second)
+    assert found.text == "has 2 GPUs, and slot 3 is wanted there"
 
 
 def test_devices_that_lack_the_precision_are_a_failure() -> None:

@@ -17,7 +17,12 @@ from megatron.doctor.nodes.desk import Desk
 from megatron.doctor.nodes.link import DESK_VARIABLE, TOKEN_VARIABLE, Link
 from megatron.doctor.nodes.marks import marks_in
 from megatron.errors import LaunchError
-from megatron.launcher.ports import free_port
+
+
+def closed_port() -> int:
+    """One that nobody listens on at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -107,7 +112,7 @@ def test_a_surveyor_that_never_answers_does_not_outlast_its_job() -> None:
 
 
 def test_a_closed_port_is_told_with_its_reason() -> None:
-    assert "refused" in reach("127.0.0.1", free_port()).lower()
+    assert "refused" in reach("127.0.0.1", closed_port()).lower()
 
 
 def test_a_folder_that_is_another_one_there_is_told(tmp_path: Path) -> None:
@@ -127,7 +132,7 @@ def test_a_folder_that_cannot_be_written_gets_no_mark(tmp_path: Path, monkeypatc
 
 
 def test_a_desk_that_cannot_be_reached_is_an_error_with_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(DESK_VARIABLE, f"127.0.0.1,localhost:{free_port()}")
+    monkeypatch.setenv(DESK_VARIABLE, f"127.0.0.1,localhost:{closed_port()}")
     with pytest.raises(
         LaunchError, match=r"cannot reach the machine of deepy\.py: tried 127\.0\.0\.1:\d+ .*, localhost:"
     ):

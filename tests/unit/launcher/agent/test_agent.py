@@ -31,14 +31,14 @@ for _ in range(1200): time.sleep(0.05)
 
 
 class PlayedHead:
-    """Listens like the head, and starts an agent that connects to it."""
+    """Listens like the head, and starts an agent that connects to it. through: the words of a program that starts it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, through: tuple[str, ...] = ()) -> None:
         self.folder = folder
         (folder / "script.py").write_text(SCRIPT)
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
-        argv = [sys.executable, "-m", "megatron.launcher.agent", "--head", f"127.0.0.1:{port}", *options]
+        argv = [*through, sys.executable, "-m", "megatron.launcher.agent", "--head", f"127.0.0.1:{port}", *options]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), TOKEN_VARIABLE: "secret", "NUMBER": "7"}
         self.agent = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)
         self.link = Connection(self._listener.accept()[0])
@@ -80,8 +80,8 @@ class PlayedHead:
 def play(tmp_path: Path) -> Iterator[Callable[..., PlayedHead]]:
     heads: list[PlayedHead] = []
 
-    def begin(*options: str) -> PlayedHead:
-        heads.append(PlayedHead(tmp_path, *options))
+    def begin(*options: str, through: tuple[str, ...] = ()) -> PlayedHead:
+        heads.append(PlayedHead(tmp_path, *options, through=through))
         return heads[-1]
 
     yield begin
@@ -190,6 +190,8 @@ def test_the_store_is_opened_on_the_port_that_is_wanted_or_on_another_one_unless
         socket.create_connection(("127.0.0.1", other)).close()
         head.link.send("open_store", port=port, several=True, fixed=True)
         assert f'"master_port" is {port}, which cannot be opened on ' in head.hear("ended")["error"]
+        with pytest.raises(ConnectionRefusedError):  # the one before is closed
+            socket.create_connection(("127.0.0.1", other))
 
 
 def test_a_head_that_is_not_there_is_told(tmp_path, monkeypatch, capsys):
@@ -203,3 +205,45 @@ def test_a_head_that_is_not_there_is_told(tmp_path, monkeypatch, capsys):
         port = probe.getsockname()[1]
     with pytest.raises(LaunchError, match=rf"cannot reach deepy\.py at 127\.0\.0\.1 port {port}"):
         agent.Agent(AgentOptions(("127.0.0.1",), port, node="a")).run()
+
+
+def test_a_start_that_crosses_a_signal_tells_nothing_of_the_ranks_before(play):
+    head = play("--node", "a")
+    (head.folder / "script.py").write_text("raise SystemExit(3)")
+    head.start()
+    assert head.hear("ended")["failures"]
+    head.agent.send_signal(signal.SIGTERM)
+    head.hear("signal")
+    head._messages.clear()
+    head.start()
+    ended = head.hear("ended")
+    assert not ended["succeeded"]
+    assert not ended.get("failures")
+
+
+def test_only_between_machines_is_silence_an_end():
+    from megatron.launcher.agent.options import agent_argv, parse_agent_options
+    from megatron.launcher.base import HeadPlace, Host, Job
+
+    def timeout(addresses: tuple[str, ...], *hosts: str) -> float:
+        job = Job("a.py", (), tuple(Host(name, (0,)) for name in hosts), head=HeadPlace(addresses, 1), node_timeout=7.0)
+        return parse_agent_options(agent_argv(job, node="a")[3:]).node_timeout
+
+    assert timeout(("127.0.0.1",), "a") == float("inf"), "it was stopped (Ctrl-Z), and goes on later"
+    assert timeout(("127.0.0.1",), "a", "b") == 7.0
+    assert timeout(("10.0.0.1",), "a") == 7.0
+
+
+@pytest.mark.parametrize(("options", "status"), [(("--ends-parent",), -signal.SIGKILL), ((), 7)])
+def test_a_daemon_that_started_the_agent_ends_with_it_when_the_head_is_lost(play, options, status):
+    head = play("--node", "a", "--node-timeout", "0.5", *options, through=("sh", "-c", '"$@"; exit 7', "sh"))
+    assert head.agent.wait(20) == status
+
+
+def test_the_store_of_one_machine_is_not_open_to_others(play):
+    head = play("--node", "a")
+    head.link.send("open_store", port=0, several=False, fixed=False)
+    port = head.hear("store")["port"]
+    socket.create_connection(("127.0.0.1", port)).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port))

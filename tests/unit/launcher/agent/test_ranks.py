@@ -298,3 +298,25 @@ def test_a_report_is_taken_from_the_rank_that_left_one(ranks):
     )
     wait_until(ranks.all_succeeded)
     assert ranks.report() == "all is well"
+
+
+def test_a_process_that_a_rank_leaves_behind_writes_into_no_other_file(tmp_path):
+    """It holds the pipe when the log is finished; the number of our descriptor belongs to something else then."""
+    log = RankLog(tmp_path, 0, on_console=True, title="now")
+    left_behind = os.dup(log.outputs[0])
+    log.started()
+    log.finish()
+    others = [os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT) for _ in range(8)]
+    log.finish()
+    os.write(left_behind, b"late\n")
+    os.close(left_behind)
+    wait_until(lambda: (tmp_path / "rank_0.log").read_text().endswith("late\n"))
+    assert (tmp_path / "other").read_text() == ""
+    for other in others:
+        os.close(other)
+
+
+def test_what_a_rank_printed_last_is_short_also_when_it_prints_no_lines(tmp_path):
+    log = RankLog(tmp_path, 0, on_console=False, title="now")
+    os.write(log.outputs[0], b"x" * 200_000)
+    assert len(log.last_lines()) < 1000

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,6 +33,7 @@ def save(number, frame):
     sys.exit(75)
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
 signal.signal(signal.SIGTERM, save)
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 if sys.argv[1] == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(f"{folder}/pid.{rank}", "w").write(str(os.getpid()))
@@ -251,8 +254,13 @@ def test_a_script_that_is_not_on_a_machine_is_named(folder):
 
 
 def test_a_lost_machine_is_replaced_and_the_job_begins_anew_there(folder, capsys):
-    """The second attempt has other hosts, counts as a restart, and ends well."""
-    when_started(folder, lambda: os.kill(parent(int((folder / "out/pid.1").read_text())), signal.SIGKILL))
+    """The second attempt has other hosts, counts as a restart, and ends well, also when somebody has asked where the ranks are (SIGUSR2)."""
+
+    def lose() -> None:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(parent(int((folder / "out/pid.1").read_text())), signal.SIGKILL)
+
+    when_started(folder, lose)
     lost: list[list[str]] = []
     others = (HOSTS[0], Host("c", (0, 1)))
 
@@ -306,3 +314,95 @@ def test_a_program_that_goes_on_with_the_other_hosts_is_taken_at_its_word(folder
         "error: b (ranks 1 to 2) has not started its agent (what it says is above): program: b: no such file\n"
     )
     assert capfd.readouterr().err.count("no such file\n") == 2
+
+
+@pytest.mark.parametrize("hello", [{"number": "x"}, {"number": 1.5}, {"token": "\ud800"}, {"token": None}])
+def test_nonsense_of_a_stranger_does_no_harm(folder, hello):
+    def speak(address: tuple[str, int]) -> None:
+        with socket.create_connection(address) as link:
+            link.sendall(json.dumps({"kind": "hello", **hello}).encode() + b"\n")
+            link.recv(1000)
+
+    class WithStranger(Pretended):
+        def commands(self, job: Job) -> list[Command]:
+            threading.Thread(target=speak, args=((job.head.addresses[0], job.head.port),)).start()
+            return super().commands(job)
+
+    assert run_attempt(job(folder), WithStranger()) == Outcome(0)
+
+
+def test_deepy_and_its_agent_on_one_machine_may_be_stopped_for_any_time(folder):
+    """Ctrl-Z, `fg` later; the other one goes on, and both find each other again."""
+    hosts = (Host("a", (0, 1, 2)),)
+
+    def freeze() -> None:
+        agent = parent(int((folder / "out/pid.1").read_text()))
+        os.kill(agent, signal.SIGSTOP)
+        time.sleep(1.5)
+        os.kill(agent, signal.SIGCONT)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    when_started(folder, freeze)
+    assert run_attempt(job(folder, "wait", hosts=hosts, node_timeout=0.5), Pretended()).status == STOPPED
+
+
+def test_a_notice_to_deepy_reaches_the_ranks_and_ends_nothing(folder):
+    """SIGUSR2, after which the run goes on; a later loss of a machine is not taken for a stop."""
+    script = folder / "notice.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "folder, rank = sys.argv[2], os.environ['RANK']\n"
+        "seen = []\n"
+        "signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(number))\n"
+        "open(f'{folder}/started.{rank}', 'w').write(rank)\n"
+        "end = time.monotonic() + 30\n"
+        "while not seen and time.monotonic() < end: time.sleep(0.02)\n"
+        "sys.exit(0 if seen else 3)\n"
+    )
+    when_started(folder, lambda: os.kill(os.getpid(), signal.SIGUSR2))
+    assert run_attempt(job(folder, script=str(script)), Pretended()) == Outcome(0)
+
+
+def test_all_attempts_are_one_job_whose_age_goes_on(folder):
+    """NEOX_JOB is the same in all of them, and NEOX_STARTED is when the first began."""
+    script = folder / "age.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "count, rank = os.environ['TORCHELASTIC_RESTART_COUNT'], os.environ['RANK']\n"
+        "words = [os.environ['NEOX_JOB'], os.environ['NEOX_STARTED'], str(time.time())]\n"
+        "open(f'{sys.argv[2]}/said.{rank}.{count}', 'w').write(' '.join(words))\n"
+        "time.sleep(0.5)\n"
+        "os._exit(9 if count == '0' and rank == '1' else 0)\n"
+    )
+    assert run_attempt(job(folder, script=str(script), max_restarts=1), Pretended()).restarts == 1
+    said = [(folder / "out" / f"said.0.{count}").read_text().split() for count in range(2)]
+    (name, first, _), (same, second, now) = said
+    assert name == same
+    assert len(name) == 32
+    assert abs(float(first) - float(second)) < 0.3
+    assert float(now) - float(second) > 0.5
+
+
+def test_the_address_and_port_that_the_user_names_are_what_ranks_are_told_also_after_a_restart(folder):
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    fixed = job(folder, "crash", max_restarts=1, master_addr="localhost", master_port=port, port_is_fixed=True)
+    assert run_attempt(fixed, Pretended()).restarts == 1
+    assert {tuple(line.split()[6:8]) for line in written(folder, "started")} == {("localhost", str(port))}
+
+
+def test_a_job_that_loses_machines_again_and_again_ends_when_its_restarts_are_used_up(folder, capsys):
+    lost: list[list[str]] = []
+
+    def following(names) -> Attempt:
+        lost.append(list(names))
+        return Attempt(first, Pretended(without=("b",)))
+
+    first = job(folder, max_restarts=2)
+    outcome = run_job(Attempt(first, Pretended(without=("b",))), following=following)
+    assert (outcome.status, outcome.restarts) == (1, 2)
+    assert lost == [["b"], ["b"]], "tried again, it was lost again"
+    said = capsys.readouterr().err.splitlines()
+    assert [line.endswith(f"; restart {number} of 2") for number, line in enumerate(said[:2], start=1)] == [True, True]
+    assert "restart" not in said[2]

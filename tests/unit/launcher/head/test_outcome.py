@@ -148,3 +148,10 @@ def test_accelerators_are_as_many_as_slots_or_none_anywhere(devices, message):
     else:
         with pytest.raises(LaunchError, match=message):
             check_devices(nodes)
+
+
+def test_a_slot_is_a_device_of_that_number():
+    nodes = nodes_of([Host("a", (3,))])
+    nodes[0].hello = {"devices": 2}
+    with pytest.raises(LaunchError, match="shows 2 accelerators, but the job wants 4 slots there"):
+        check_devices(nodes)

@@ -40,6 +40,8 @@ def test_the_place_of_this_machine(variables: dict[str, str], place: NodeEnviron
         ({**OURS, "NNODES": "two"}, 'NNODES is "two": it must be a whole number'),
         ({**OURS, "NODE_RANK": "-1"}, 'NODE_RANK is "-1"'),
         ({**OURS, "NNODES": "1:4"}, 'NNODES is "1:4": the number of machines is fixed here'),
+        ({**OURS, "MASTER_PORT": "0"}, "MASTER_PORT is 0: a port is a number from 1 to 65535"),
+        ({**OURS, "MASTER_PORT": "65536"}, "MASTER_PORT is 65536"),
         ({**OURS, "NPROC_PER_NODE": "all"}, 'NPROC_PER_NODE is "all"'),
         ({**OURS, "RANK": "3", "LOCAL_RANK": "1"}, r"torchrun \.\.\. train\.py"),
         ({**STEP, "SLURM_STEP_NUM_TASKS": "16"}, "started deepy.py 16 times on 2 machines"),

@@ -71,6 +71,24 @@ def test_names_that_are_patterns_or_options_are_refused(name: str) -> None:
         check_names(job("h1", name), users=True, colons=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "program", "answer", "users"),
+    [("pdsh", "pdsh", "", True), ("openmpi", "mpirun", OPEN_MPI, False), ("mpich", "mpiexec", HYDRA, False)],
+)
+def test_launchers_refuse_names_that_their_programs_read_otherwise(
+    name: str, program: str, answer: str, users: bool, programs: Path
+) -> None:
+    fake_program(programs, program, answer)
+    fake_program(programs, "ssh")
+    with pytest.raises(LaunchError, match="no name of a host"):
+        launcher(name).check(job("h[1-2]"))
+    if users:
+        launcher(name).check(job("joe@h1"))
+    else:
+        with pytest.raises(LaunchError, match="cannot log in as somebody else"):
+            launcher(name).check(job("joe@h1"))
+
+
 def test_users_and_addresses_are_refused_where_they_mean_something_else() -> None:
     check_names(job("joe@h1", "fe80::1", "10.0.0.1", "a_b-c.d"), users=True, colons=True)
     with pytest.raises(LaunchError, match=re.escape('"Host h1" with "User joe" into ~/.ssh/config')):
@@ -96,16 +114,6 @@ def test_slurm_wants_an_allocation_that_has_the_hosts(programs: Path, monkeypatc
     launcher("slurm").check(job())
     with pytest.raises(Conflict, match="h3 is not in the allocation 7, which has h1, h2"):
         launcher("slurm", hostfile="hosts").check(job("h1", "h3"))
-
-
-def test_slurm_refuses_to_be_started_in_every_task(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_program(programs, "srun")
-    for variable, value in {**SLURM, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4"}.items():
-        monkeypatch.setenv(variable, value)
-    with pytest.raises(LaunchError, match=r"started deepy\.py 4 times"):
-        launcher("slurm").check(job())
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a shell by srun --pty
-    launcher("slurm").check(job())
 
 
 def test_jsrun_chooses_the_first_hosts_of_the_allocation(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,3 +142,14 @@ def test_torchrun_starts_the_agent_of_this_machine_and_the_head_on_the_first(mon
         assert ("--conclude" in command.argv) is not holds_head
     with pytest.raises(NeoXError, match="was started on 2 machines, but the keys leave 1"):
         launcher("torchrun").check(job("node0"))
+
+
+def test_machines_that_were_told_of_another_job_do_not_join_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def token(**told: str) -> str:
+        given = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "h1", "MASTER_PORT": "29500"}
+        for variable, value in {**given, **told}.items():
+            monkeypatch.setenv(variable, value)
+        return launcher("torchrun").head_place(job().hosts).token
+
+    assert token() == token(NODE_RANK="1")
+    assert len({token(), token(NNODES="3"), token(MASTER_ADDR="h2"), token(MASTER_PORT="29501")}) == 4

@@ -105,6 +105,10 @@ def test_open_mpi_is_told_that_root_means_it(monkeypatch: pytest.MonkeyPatch) ->
     assert "OMPI_ALLOW_RUN_AS_ROOT" not in only_command("openmpi").environment
 
 
+def test_only_srun_is_asked_to_end_when_machines_are_lost() -> None:
+    assert [name for name in EVERYWHERE if only_command(name).reports] == ["slurm"]
+
+
 def test_srun_charges_and_notes_what_the_keys_say() -> None:
     words = only_command("slurm", account="physics", comment="a b").argv
     assert words[words.index("--account") + 1] == "physics"
