@@ -14,6 +14,8 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+LAST_SECONDS = 5.0
+"""Seconds for a process to go after SIGKILL: not even that ends one that hangs in a driver."""
 
 
 def start_child(
@@ -79,26 +81,49 @@ def kill_children(children: Iterable[subprocess.Popen[bytes]]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
     for child in doomed:
-        with contextlib.suppress(subprocess.TimeoutExpired):  # not even SIGKILL ends a process that hangs in a driver
-            child.wait(timeout=5)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=LAST_SECONDS)
 
 
-def adopt_orphans() -> None:
-    """From now on processes that our children leave behind become ours, so that `kill_orphans` finds them (Linux; elsewhere nothing happens)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+class Orphans:
+    """Processes that our children leave behind: from `adopt` to `end` they become ours, and none of them outlives that (on Linux).
+
+    Other children that this process has had before are left alone.
+    """
+
+    def __init__(self) -> None:
+        self._others: set[int] | None = None
+
+    def adopt(self) -> None:
+        """From now on."""
+        if sys.platform == "linux":
+            self._others = _children()
+            _be_subreaper(True)
+
+    def end(self) -> None:
+        """SIGKILL to all of them. Children that were started in between must have been waited for."""
+        if self._others is None:
+            return
+        deadline = time.monotonic() + LAST_SECONDS
+        while (orphans := _children() - self._others) and time.monotonic() < deadline:
+            for orphan in orphans:  # what it has started itself is ours once it is gone
+                with contextlib.suppress(OSError):
+                    os.kill(orphan, signal.SIGKILL)
+                    os.waitpid(orphan, os.WNOHANG)
+            time.sleep(0.01)
+        _be_subreaper(False)
+        self._others = None
 
 
-def kill_orphans() -> None:
-    """SIGKILL to all children of this process, and theirs. Those that it has started itself must have ended."""
+def _children() -> set[int]:
+    """The processes whose parent is this one."""
     import psutil  # type: ignore[import-untyped]  # costs the start of every job on one machine, which does not need it
 
-    with contextlib.suppress(psutil.Error):
-        left = psutil.Process().children(recursive=True)
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(left, timeout=5)
+    return {process.pid for process in psutil.Process().children()}
+
+
+def _be_subreaper(yes: bool) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(yes))
 
 
 def _die_with_parent(death_signal: signal.Signals) -> Any:

@@ -20,6 +20,7 @@ NETWORK = "10.77.0"
 NAMES = ("h1", "h2", "h3")
 NOBODY = f"{NETWORK}.99"
 """An address of the network that no host has."""
+END_SECONDS = 30.0
 PRIVATE = ("/run", "/dev/shm")
 
 
@@ -149,7 +150,12 @@ def _running(name: str, address: str, *words: str) -> Iterator[Host]:
         finally:
             assert process.stdin
             process.stdin.close()
-            process.wait()
+            try:
+                process.wait(END_SECONDS)
+            except (
+                subprocess.TimeoutExpired
+            ):  # a dead process of the host waits for a parent outside, which must not hang this one
+                process.kill()
 
 
 def first_child(pid: int) -> int:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 
 from megatron.launcher.base import Command
-from megatron.launcher.children import adopt_orphans, end_children, kill_orphans, send_signal, start_child
+from megatron.launcher.children import Orphans, end_children, send_signal, start_child
 from megatron.launcher.process import STOPS, with_paths
 
 PIECE = 1 << 16
@@ -26,12 +26,13 @@ class Programs:
     def __init__(self, commands: Sequence[Command]) -> None:
         self._commands = tuple(commands)
         self._children: list[subprocess.Popen[bytes]] = []
+        self._orphans = Orphans()
         self._complaints: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Start them all; they end when deepy.py dies."""
         if not all(command.awaits_signals for command in self._commands):
-            adopt_orphans()
+            self._orphans.adopt()
         for command in self._commands:
             self._children.append(
                 start_child(
@@ -91,8 +92,7 @@ class Programs:
             elif child.poll() is None and command.end_signal is not signal.SIGTERM:
                 send_signal(child, command.end_signal)
         end_children(self.running(), patience=patience)
-        if lost:
-            kill_orphans()  # an ssh to a machine that is gone ends by itself only after minutes
+        self._orphans.end()  # an ssh to a machine that is gone ends by itself only after minutes
 
 
 def _name(command: Command) -> str:

@@ -392,7 +392,8 @@ def test_the_address_and_port_that_the_user_names_are_what_ranks_are_told_also_a
     assert {tuple(line.split()[6:8]) for line in written(folder, "started")} == {("localhost", str(port))}
 
 
-def test_a_job_that_loses_machines_again_and_again_ends_when_its_restarts_are_used_up(folder, capsys):
+def test_a_job_that_loses_machines_again_and_again_ends_when_its_restarts_are_used_up(folder, capsys, monkeypatch):
+    monkeypatch.setattr("megatron.launcher.head.head.LATECOMER_SECONDS", 0.5)
     lost: list[list[str]] = []
 
     def following(names) -> Attempt:
