@@ -139,9 +139,13 @@ def describe_failure(failure: Failure, *, world_size: int) -> str:
     printed = f"; it printed last:\n{failure.last_words}" if failure.last_words else ""
     if failure.exit_code < 0:
         number = -failure.exit_code
-        hint = _hint(number)
-        return f"error: {failure.where} was killed by signal {number} ({_signal_name(number)}){hint or printed}"
+        return f"error: {failure.where} {killed_by(number)}{_hint(number) or printed}"
     return f"error: {failure.where} exited with code {failure.exit_code}{printed}"
+
+
+def killed_by(number: int) -> str:
+    """What is said of a process that a signal ended."""
+    return f"was killed by signal {number} ({_signal_name(number)})"
 
 
 def _precedence(failure: Failure) -> tuple[int, float]:

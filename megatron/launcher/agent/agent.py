@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from megatron.errors import LaunchError
+from megatron.launcher.addresses import LOOPBACK
 from megatron.launcher.agent.network import open_port
 from megatron.launcher.agent.options import TOKEN_VARIABLE, AgentOptions, parse_agent_options
 from megatron.launcher.agent.ranks import Ranks
@@ -192,7 +193,7 @@ class Agent:
         """Open the port where the ranks will meet, and have a process serve it. The ranks may start at once: the port is open already."""
         self._close_store()
         several = bool(message["several"])
-        listener = open_port(int(message["port"]), address="" if several else "127.0.0.1", fixed=bool(message["fixed"]))
+        listener = open_port(int(message["port"]), address="" if several else LOOPBACK, fixed=bool(message["fixed"]))
         port = int(listener.getsockname()[1])
         self._store = start_child(
             [sys.executable, "-m", "megatron.launcher.agent.store", str(listener.fileno()), str(port)],

@@ -11,9 +11,11 @@ from typing import Any, Self
 
 from megatron.environment import JOB_VARIABLE, STARTED_VARIABLE, RankEnvironment, rank_defaults
 from megatron.errors import LaunchError
+from megatron.launcher.addresses import LOOPBACK
 from megatron.launcher.agent.logs import RankLog
 from megatron.launcher.agent.network import interface_of
 from megatron.launcher.agent.options import TOKEN_VARIABLE
+from megatron.launcher.base import DEFAULT_GRACE_SECONDS
 from megatron.launcher.devices import restrict_devices
 from megatron.launcher.worker import READY_VARIABLE
 
@@ -43,13 +45,13 @@ class Work:
     node: str = "localhost"
     node_rank: int = 0
     nodes: int = 1
-    master_addr: str = "127.0.0.1"
+    master_addr: str = LOOPBACK
     master_port: int = 0
     restarts: int = 0
     max_restarts: int = 0
     job: str = ""
     age: float = 0.0
-    grace_seconds: float = 120.0
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
     log_dir: str | None = None
 
     def to_message(self) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
 
 from megatron.launcher.base import Job, Launcher
 from megatron.launcher.children import send_signal
+from megatron.launcher.failure import killed_by
 from megatron.launcher.head.programs import Programs
 from megatron.launcher.process import POLL_SECONDS, STOPS, signals_to
 from megatron.stopping import status_of_signal
@@ -40,8 +40,6 @@ def follow(job: Job, launcher: Launcher) -> int:
             programs.end(patience=END_SECONDS)
     _, code = programs.first_end() or ("", 1)
     if code < 0:
-        sys.stderr.write(
-            f"error: the agent was killed by signal {-code} ({signal.Signals(-code).name}), and its ranks with it\n"
-        )
+        sys.stderr.write(f"error: the agent {killed_by(-code)}, and its ranks with it\n")
         return status_of_signal(-code)
     return code

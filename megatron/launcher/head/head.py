@@ -13,12 +13,14 @@ import time
 from dataclasses import dataclass, replace
 
 from megatron.errors import LaunchError
+from megatron.launcher.addresses import LOOPBACK
 from megatron.launcher.agent.work import Work, wants_cpu
 from megatron.launcher.base import Job
 from megatron.launcher.connection import Beats, Connection, Message
+from megatron.launcher.failure import killed_by
 from megatron.launcher.head.gate import Gate
 from megatron.launcher.head.nodes import Node, check_devices, node_of, nodes_of
-from megatron.launcher.head.outcome import Outcome, Stop, judge, stopped_before
+from megatron.launcher.head.outcome import Outcome, Stop, again, judge, stopped_before
 from megatron.launcher.head.programs import FAREWELL_SECONDS, Programs
 from megatron.launcher.process import POLL_SECONDS
 
@@ -184,7 +186,7 @@ class Head:
             node=node.host.name,
             node_rank=node.number,
             nodes=len(self._nodes),
-            master_addr=job.master_addr or (self._nodes[0].address if several else "127.0.0.1"),
+            master_addr=job.master_addr or (self._nodes[0].address if several else LOOPBACK),
             master_port=port,
             restarts=self._restarts,
             max_restarts=job.max_restarts,
@@ -235,9 +237,7 @@ class Head:
             while (end := self._programs.first_end()) is None and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             if end is not None and end[1] < 0:
-                return (
-                    f"{end[0]} was killed by signal {-end[1]} ({signal.Signals(-end[1]).name}), and its ranks with it"
-                )
+                return f"{end[0]} {killed_by(-end[1])}, and its ranks with it"
         return f"the agent on {node.title} ended without a word: it was killed, or its machine went down"
 
     def _learn(self, node: Node, message: Message) -> None:
@@ -294,9 +294,7 @@ class Head:
         if self._ending or self._trouble or not (end := self._programs.first_end()):
             return
         name, code = end
-        how = (
-            f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
-        )
+        how = killed_by(-code) if code < 0 else f"ended with status {code}"
         if any(node.hello is None for node in self._nodes):
             if code == 0 and not self._programs.all_ended():
                 return
@@ -342,10 +340,3 @@ class Head:
         while self._programs.running() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         return outcome
-
-
-def again(outcome: Outcome, restart: int, limit: int) -> str:
-    """The line that tells of a restart, after what caused it."""
-    cause = outcome.text.rstrip("\n")
-    separator = "\n" if "\n" in cause else "; "
-    return f"{cause}{separator}restart {restart} of {limit}\n"

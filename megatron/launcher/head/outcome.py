@@ -74,6 +74,13 @@ def stopped_before(stop: Stop) -> Outcome:
     return _end_of_ranks(None, stop, world_size=1)
 
 
+def again(outcome: Outcome, restart: int, limit: int) -> str:
+    """The line that tells of a restart, after what caused it."""
+    cause = outcome.text.rstrip("\n")
+    separator = "\n" if "\n" in cause else "; "
+    return f"{cause}{separator}restart {restart} of {limit}\n"
+
+
 def _end_of_ranks(failure: Failure | None, stop: Stop, *, world_size: int) -> Outcome:
     if failure is None or failure.polite_signal is not None:
         by = signal.Signals(stop.signal or (failure.polite_signal if failure else None) or signal.SIGTERM)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from megatron.errors import LaunchError, NeoXError
-from megatron.launcher.addresses import LOOPBACK, own_addresses
-from megatron.launcher.base import HeadPlace, Job, Launcher
-from megatron.launcher.head.head import Head, History, again
-from megatron.launcher.head.outcome import Outcome, Stop, stopped_before
+from megatron.launcher.addresses import LOOPBACK
+from megatron.launcher.base import Job, Launcher
+from megatron.launcher.head.head import Head, History
+from megatron.launcher.head.outcome import Outcome, Stop, again, stopped_before
 from megatron.launcher.head.programs import Programs
 from megatron.launcher.hosts.reachable import unreachable
 from megatron.launcher.process import STOPS, signals_to
@@ -132,6 +132,5 @@ def open_head(job: Job) -> socket.socket:
 def place_head(job: Job, listener: socket.socket) -> Job:
     """The job with what its agents need to find this head."""
     head = job.head
-    addresses = head.addresses or own_addresses(host.name for host in job.hosts)
     port = int(listener.getsockname()[1])
-    return replace(job, head=HeadPlace(addresses, port, head.token or secrets.token_hex(16)))
+    return replace(job, head=replace(head, port=port, token=head.token or secrets.token_hex(16)))

@@ -24,17 +24,24 @@ def parent(pid: int) -> int | None:
         return None
 
 
+def leave_two(file: Path) -> tuple[int, int]:
+    """A process that has lost its parent, and one that it has started; they run."""
+    subprocess.run([sys.executable, "-c", LEAVE_TWO, str(file)], check=True)
+    end = time.monotonic() + 20
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    grandchild = int(file.read_text())
+    middle = parent(grandchild)
+    assert middle is not None
+    return middle, grandchild
+
+
 def test_orphans_of_orphans_are_ended_and_other_children_are_not(tmp_path):
     before = subprocess.Popen(["sleep", "60"])
     orphans = Orphans()
     orphans.adopt()
-    subprocess.run([sys.executable, "-c", LEAVE_TWO, str(tmp_path / "pid")], check=True)
-    end = time.monotonic() + 20
-    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    grandchild = int((tmp_path / "pid").read_text())
-    middle = parent(grandchild)
+    middle, grandchild = leave_two(tmp_path / "pid")
     assert parent(middle) == os.getpid(), "it has come to us"
     orphans.end()
     assert (parent(grandchild), parent(middle)) == (None, None), "gone, and not even a zombie is left"
@@ -47,13 +54,7 @@ def test_nothing_comes_to_us_after_the_end(tmp_path):
     orphans = Orphans()
     orphans.adopt()
     orphans.end()
-    subprocess.run([sys.executable, "-c", LEAVE_TWO, str(tmp_path / "pid")], check=True)
-    end = time.monotonic() + 20
-    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    grandchild = int((tmp_path / "pid").read_text())
-    middle = parent(grandchild)
+    middle, grandchild = leave_two(tmp_path / "pid")
     assert parent(middle) != os.getpid()
     os.kill(middle, 9)
     os.kill(grandchild, 9)
