@@ -251,12 +251,8 @@ def _local_place(family: _Family, variables: Mapping[str, str], rank: int, world
 
 
 def _slurm_tasks_here(variables: Mapping[str, str]) -> int:
-    """Tasks on this node, from `2(x3),1` (three nodes with two tasks, then one with one) and the number of the node."""
-    counts: list[int] = []
-    for part in variables["SLURM_STEP_TASKS_PER_NODE"].split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if match:
-            counts += [int(match[1])] * int(match[2] or 1)
+    """Tasks on this node, from the counts of all and the number of the node."""
+    counts = expand_slurm_counts(variables["SLURM_STEP_TASKS_PER_NODE"])
     node = int(variables.get("SLURM_NODEID", "0"))
     if node >= len(counts):
         raise LaunchError(
@@ -280,6 +276,14 @@ def _master_addr(variables: Mapping[str, str], *, one_machine: bool) -> str:
 
 def _master_port(variables: Mapping[str, str]) -> int:
     return _integer(("MASTER_PORT",), variables) if "MASTER_PORT" in variables else DEFAULT_MASTER_PORT
+
+
+def expand_slurm_counts(text: str) -> list[int]:
+    """Slurm's counts of each machine: `2(x3),1` -> 2 2 2 1; empty when it is written otherwise."""
+    matches = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip()) for part in text.split(",")]
+    if not all(matches):
+        return []
+    return [int(match[1]) for match in matches if match for _ in range(int(match[2] or 1))]
 
 
 def first_slurm_node(nodes: str) -> str:

@@ -9,6 +9,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from megatron.environment import expand_slurm_counts
 from megatron.errors import LaunchError
 
 NODE_VARIABLE = "SLURM_JOB_NODELIST"
@@ -47,16 +48,8 @@ def slots_of_nodes(environment: Mapping[str, str], nodes: int, devices: Callable
         if gpus:
             return [gpus] * nodes
     asked = "SLURM_NTASKS" in environment or "SLURM_NTASKS_PER_NODE" in environment  # else it counts cores
-    counts = expand_counts(environment.get("SLURM_TASKS_PER_NODE", "")) if asked else []
+    counts = expand_slurm_counts(environment.get("SLURM_TASKS_PER_NODE", "")) if asked else []
     return counts if len(counts) == nodes else [1] * nodes
-
-
-def expand_counts(text: str) -> list[int]:
-    """Counts of each machine: `2(x3),1` -> 2 2 2 1; empty when it is written otherwise."""
-    matches = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip()) for part in text.split(",")]
-    if not all(matches):
-        return []
-    return [int(match[1]) for match in matches if match for _ in range(int(match[2] or 1))]
 
 
 def _gpus_per_node(environment: Mapping[str, str]) -> int:

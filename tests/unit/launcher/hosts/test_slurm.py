@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from megatron.environment import expand_slurm_counts
 from megatron.errors import LaunchError
 from megatron.launcher.hosts.slurm import (
     allocated_nodes,
-    expand_counts,
     expand_node_list,
     slots_of_nodes,
     tasks_of_step,
@@ -50,7 +50,7 @@ def test_the_shell_of_a_job_script_is_one_task() -> None:
 
 @pytest.mark.parametrize(("text", "counts"), [("2(x3),1", [2, 2, 2, 1]), ("8", [8]), ("", []), ("2(x", [])])
 def test_counts_are_expanded(text: str, counts: list[int]) -> None:
-    assert expand_counts(text) == counts
+    assert expand_slurm_counts(text) == counts
 
 
 TASKS = {"SLURM_TASKS_PER_NODE": "4,2"}
