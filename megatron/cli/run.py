@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -19,6 +20,7 @@ from megatron.components import COMMANDS, LAUNCHERS
 from megatron.errors import ConfigError, LaunchError
 from megatron.launcher.agent.options import TOKEN_VARIABLE
 from megatron.launcher.base import DEFAULT_GRACE_SECONDS, HeadPlace, Host, Job, Launcher
+from megatron.launcher.devices import count_devices
 from megatron.launcher.fold import FOLDED_SCRIPTS, fold_layout
 from megatron.launcher.forwarding import remote_environment
 from megatron.launcher.head.follow import follow
@@ -149,10 +151,11 @@ def make_plan(options: argparse.Namespace) -> Plan:
     values = apply_overrides(values, [f"user_script={Path(script).name}"], source="deepy.py")
     values, note = fold_layout(values, script)
     hosts: tuple[Host, ...] = ()
+    devices = functools.cache(count_devices)  # asking the driver takes a second
 
     def count_processes(args: RunnerArgs) -> int:
         nonlocal hosts
-        hosts = resolve_hosts(args)
+        hosts = resolve_hosts(args, devices=devices)
         return sum(len(host.slots) for host in hosts)
 
     args = NeoXArgs.from_values(values, world_size=count_processes)
@@ -163,7 +166,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     job = build_job(args, script, hosts, launcher.head_place(hosts), grace_seconds=options.grace_seconds)
     job = replace(job, environment=environment)
     check_job(args, values, launcher, job)
-    spares = resolve_spares(args) if job.max_restarts else ()
+    spares = resolve_spares(args, devices=devices) if job.max_restarts else ()
     notes = [line for line in (note, describe_hosts(args, hosts), *names) if line]
     return Plan(args, values, job, launcher, spares, tuple(notes))
 
