@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from megatron.components import ATTENTION
 from megatron.neox_arguments.arguments import NeoXArgs
+from megatron.neox_arguments.explaining.attribute_docs import attribute_doc
 from megatron.neox_arguments.keys.planned import PLANNED
 from megatron.neox_arguments.keys.types import ComponentName, Group, Section
 from megatron.neox_arguments.reading.values import quote
@@ -58,12 +59,13 @@ def describe_group(name: str) -> str:
 
 def describe_field(key: str) -> FieldDoc:
     """A key in words. Raises KeyError for a name that is no key."""
-    return describe(key, GROUP_OF[key], NeoXArgs.model_fields[key])
+    return describe(key, GROUP_OF[key], NeoXArgs)
 
 
-def describe(key: str, group: str, field: FieldInfo) -> FieldDoc:
-    """A field in words; for keys within sections, `key` is the whole path and `group` the section."""
-    text = _paragraph(field.description)
+def describe(key: str, group: str, model: type[Group]) -> FieldDoc:
+    """A field of `model` in words; for keys within sections, `key` is the whole path and `group` the section."""
+    name = key.rpartition(".")[2]
+    field, text = model.model_fields[name], _paragraph(attribute_doc(model, name))
     return FieldDoc(key, group, _type_in_words(key, field), _allowed(key, field), _default(key, field, text), text)
 
 

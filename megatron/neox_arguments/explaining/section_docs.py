@@ -9,17 +9,22 @@ from pydantic.fields import FieldInfo
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.explaining.field_docs import GROUP_OF, FieldDoc, describe
 from megatron.neox_arguments.keys.sections import SECTIONS
+from megatron.neox_arguments.keys.types import Group
 
 
 def field_of(path: str) -> FieldInfo:
     """The field of a key, or of a key within a section. Raises KeyError for a path that is none."""
-    section, _, key = path.rpartition(".")
-    return (SECTIONS[section] if section else NeoXArgs).model_fields[key]
+    return _model_of(path).model_fields[path.rpartition(".")[2]]
+
+
+def _model_of(path: str) -> type[Group]:
+    section = path.rpartition(".")[0]
+    return SECTIONS[section] if section else NeoXArgs
 
 
 def describe_key(path: str) -> FieldDoc:
     """A key, or a key within a section, in words; its group is then the section. Raises KeyError for a path that is none."""
-    doc = describe(path, path.rpartition(".")[0] or GROUP_OF[path], field_of(path))
+    doc = describe(path, path.rpartition(".")[0] or GROUP_OF[path], _model_of(path))
     assert doc.text, f"{path} has no description"
     return doc
 

@@ -33,7 +33,6 @@ class Group(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
         defer_build=True,
         protected_namespaces=(),
         coerce_numbers_to_str=True,

@@ -8,6 +8,7 @@ import pytest
 
 from megatron.errors import ConfigError, LaunchError
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.explaining.attribute_docs import attribute_doc
 from megatron.neox_arguments.keys.runner import RunnerArgs
 from megatron.neox_arguments.reading.load import parse_yaml
 from megatron.neox_arguments.reading.values import ConfigValues
@@ -168,5 +169,5 @@ def test_a_worker_without_a_config_says_what_it_needs(words: list[str]) -> None:
 
 
 def test_every_key_has_a_description() -> None:
-    short = [key for key, field in NeoXArgs.model_fields.items() if len(field.description or "") < 20]
+    short = [key for key in NeoXArgs.model_fields if len(attribute_doc(NeoXArgs, key)) < 20]
     assert not short
