@@ -12,11 +12,11 @@ from torch import nn
 from megatron.engine.deepspeed_engine import SequentialEngine
 from megatron.engine.grid import Grid
 from megatron.engine.library import deepspeed
-from megatron.engine.partition import partition_layers
+from megatron.engine.partition import parameter_counter, partition_layers
 from megatron.engine.pipeline import PipelineEngine
 from megatron.engine.protocol import Engine, Objective, StepShape
 from megatron.engine.settings import engine_settings
-from megatron.engine.stage import BatchLoss, StageModule, parameter_counter
+from megatron.engine.stage import BatchLoss, StageModule
 from megatron.errors import ConfigError
 from megatron.model.kept_inputs import KeptInputs
 from megatron.model.sequential import SequentialModel

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from megatron.model.spec import LayerSpec
+from megatron.model.sequential import build_layer
+from megatron.model.spec import BuildContext, LayerSpec
 from megatron.planning.model.partition import partition
 
 
@@ -17,3 +19,9 @@ def partition_layers(
     """
     names = [spec.name for spec in specs]
     return list(partition(names, stages, method=method, count_parameters=lambda index: count_parameters(specs[index])))
+
+
+def parameter_counter(context: BuildContext) -> Callable[[LayerSpec], int]:
+    """A function that counts the local parameters of a layer without allocating them."""
+    empty = replace(context, device="meta")
+    return lambda spec: sum(parameter.numel() for parameter in build_layer(spec, empty).parameters())

@@ -7,8 +7,8 @@ in every step; only the first of them counts in the gradient norm and speaks in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -168,9 +168,3 @@ def model_inputs(batch: Batch) -> tuple[Tensor, ...]:
     """What the first stage reads of a micro-batch: the tensors of a `Stream` with tokens in the place of hidden states."""
     optional = (batch.document_ids, batch.dropout_keys)
     return batch.tokens, batch.position_ids, *(tensor for tensor in optional if tensor is not None)
-
-
-def parameter_counter(context: BuildContext) -> Callable[[LayerSpec], int]:
-    """A function that counts the local parameters of a layer without allocating them."""
-    empty = replace(context, device="meta")
-    return lambda spec: sum(parameter.numel() for parameter in build_layer(spec, empty).parameters())

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from megatron.generation.decode import Decoder, DecodingStep
+from megatron.generation.sampling import GREEDY, SamplingSettings, draws_of
 from megatron.tokenizer.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class CompletionSettings:
+    """How prompts are completed. seed: of the random numbers, which also depend on the number of a sample; keep_logits: of every token."""
+
+    maximum_tokens: int
+    sampling: SamplingSettings = GREEDY
+    seed: int = 0
+    keep_logits: bool = False
 
 
 @dataclass
@@ -41,11 +52,11 @@ def complete(
     decoder: Decoder,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
+    settings: CompletionSettings,
     *,
-    maximum_tokens: int,
-    keep_logits: bool = False,
+    first_sample: int = 0,
 ) -> list[Completion]:
-    """Complete prompts, in as few batches as give each the tokens it would get alone.
+    """Complete prompts, in as few batches as give each the tokens it would get alone. first_sample: number of the first in the run.
 
     An empty prompt stands for the beginning of a document (the end-of-document token). Raises DataError for a prompt that is too long.
     """
@@ -53,10 +64,16 @@ def complete(
     completions = [Completion(prompt) for prompt in prompts]
     encoded = [tokenizer.tokenize(prompt) or [tokenizer.eod] for prompt in prompts]
     decoder.check_prompts(encoded)
-    for rows in _batches([len(tokens) for tokens in encoded], room=decoder.max_positions - maximum_tokens):
+    for rows in _batches([len(tokens) for tokens in encoded], room=decoder.max_positions - settings.maximum_tokens):
         batch = [completions[row] for row in rows]
-        for step in decoder.steps([encoded[row] for row in rows], maximum_tokens=maximum_tokens):
-            _take(step, batch, end=tokenizer.eod, keep_logits=keep_logits)
+        for step in decoder.steps(
+            [encoded[row] for row in rows],
+            maximum_tokens=settings.maximum_tokens,
+            sampling=settings.sampling,
+            draws=[draws_of(settings.seed, first_sample + row) for row in rows],
+            keep_logits=settings.keep_logits,
+        ):
+            _take(step, batch, end=tokenizer.eod)
             if all(completion.finished for completion in batch):
                 break
     for completion, prompt_tokens in zip(completions, encoded, strict=True):
@@ -76,7 +93,7 @@ def _batches(lengths: Sequence[int], *, room: int) -> list[list[int]]:
     return list(together.values())
 
 
-def _take(step: DecodingStep, completions: Sequence[Completion], *, end: int, keep_logits: bool) -> None:
+def _take(step: DecodingStep, completions: Sequence[Completion], *, end: int) -> None:
     """Add a step's tokens to the completions that have not ended."""
     for row, token in enumerate(step.tokens.tolist()):
         completion = completions[row]
@@ -85,5 +102,5 @@ def _take(step: DecodingStep, completions: Sequence[Completion], *, end: int, ke
         completion.finished = token == end
         if not completion.finished:
             completion.tokens.append(token)
-            if keep_logits:
+            if step.logits is not None:
                 completion.logits.append(step.logits[row].cpu())

@@ -1,7 +1,4 @@
-"""The story of `generate.py`: load a trained model at any tensor-parallel size, and complete prompts as configured.
-
-The model is run without a pipeline: checkpoints know no layout, so what was trained on several stages loads into one.
-"""
+"""The story of `generate.py`: load a trained model in any tensor- and pipeline-parallel layout, and complete prompts as configured."""
 
 from __future__ import annotations
 
@@ -13,39 +10,33 @@ from pathlib import Path
 
 from rich.console import Console
 
-from megatron.checkpointing.loading.weights import load_weights
-from megatron.checkpointing.settings import settings_warning
-from megatron.conversion.loading import is_of_another_program, load_into_module
-from megatron.errors import ConfigError, DataError
-from megatron.generation.complete import Completion, complete
+from megatron.errors import DataError
+from megatron.generation.complete import Completion, CompletionSettings, complete
 from megatron.generation.decode import Decoder
+from megatron.generation.load import load_model
 from megatron.generation.prompts import prompts_of_file, prompts_of_person
 from megatron.generation.sampling import SamplingSettings
 from megatron.initialize import World, join_world, shutdown
-from megatron.log import configure_logging, get_logger
-from megatron.model.gpt import build_layer_specs
-from megatron.model.sequential import SequentialModel
-from megatron.model.spec import DTYPES, BuildContext
+from megatron.log import configure_logging
 from megatron.mpu.broadcast import broadcast_object
-from megatron.mpu.groups import Group
 from megatron.neox_arguments import NeoXArgs
-from megatron.neox_arguments.derive import model_vocab_size, padded_vocab_size
 from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.build import build_tokenizer
-
-logger = get_logger(__name__)
 
 ROWS_AT_ONCE = 16
 
 
 def generate(args: NeoXArgs) -> None:
     """Complete the configured prompts; rank 0 prints them and writes `sample_output_file` (every rank calls this)."""
-    if not args.load:
-        raise ConfigError(['"load" is not set: name the directory of the checkpoints to generate from'])
     world = join_world(args)
     configure_logging(world.groups.rank)
     tokenizer = build_tokenizer(args)
-    decoder = build_decoder(args, world, tokenizer)
+    decoder = Decoder(
+        load_model(args, world, tokenizer),
+        vocab_size=tokenizer.vocab_size,
+        max_positions=args.max_position_embeddings,
+        recompute=args.recompute,
+    )
     screen = Console(quiet=world.groups.rank != 0, highlight=False, soft_wrap=True)
     if args.text_gen_type == "interactive":
         _converse(args, world, tokenizer, decoder, screen)
@@ -54,36 +45,14 @@ def generate(args: NeoXArgs) -> None:
     shutdown()
 
 
-def build_decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder:
-    """The trained model, ready to decode. Raises CheckpointError when there is none in `load`, or it does not fit the configuration."""
-    # The text grows token by token, so its length does not divide among ranks: sequence parallelism is for training.
-    whole_sequence = args.model_copy(update={"sequence_parallel": False})
-    rows = model_vocab_size(args, tokenizer.vocab_size)
-    specs = build_layer_specs(whole_sequence, vocab_size=rows, padded_vocab_size=padded_vocab_size(args, rows))
-    context = BuildContext(tensor_group=world.groups.tensor, dtype=DTYPES[args.precision], device=world.device)
-    model = SequentialModel(specs, context, seed=None)
-    _load(args, model, vocab_size=rows, group=world.groups.world)
-    return Decoder(
-        model,
-        group=world.groups.tensor,
-        device=world.device,
-        vocab_size=tokenizer.vocab_size,
-        max_positions=args.max_position_embeddings,
-        settings=SamplingSettings(args.temperature, args.top_k, args.top_p),
+def completion_settings(args: NeoXArgs) -> CompletionSettings:
+    """How the configuration wants prompts completed."""
+    return CompletionSettings(
+        args.maximum_tokens,
+        SamplingSettings(args.temperature, args.top_k, args.top_p),
         seed=args.seed,
-        recompute=args.recompute,
+        keep_logits=args.return_logits,
     )
-
-
-def _load(args: NeoXArgs, model: SequentialModel, *, vocab_size: int, group: Group) -> None:
-    assert args.load is not None
-    if is_of_another_program(args.load, group):
-        load_into_module(args, model, vocab_size=vocab_size, group=group)
-        return
-    loaded = load_weights(args.load, model, iteration=args.iteration, group=group, verification=args.verify_checkpoint)
-    warning = settings_warning(loaded.path, args) if group.rank == 0 else None
-    if warning:
-        logger.warning(warning)
 
 
 def _write_samples(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decoder, screen: Console) -> None:
@@ -95,11 +64,10 @@ def _write_samples(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: 
     is_first = world.groups.rank == 0
     if is_first:
         _check_can_write(path)
-    mode = "w"
+    mode, done = "w", 0
     for batch in _batches(_prompts(args), ROWS_AT_ONCE):
-        completions = complete(
-            decoder, tokenizer, batch, maximum_tokens=args.maximum_tokens, keep_logits=args.return_logits
-        )
+        completions = complete(decoder, tokenizer, batch, completion_settings(args), first_sample=done)
+        done += len(batch)
         if is_first:
             _write(path, mode, completions, with_logits=args.return_logits)
         mode = "a"
@@ -112,9 +80,11 @@ def _converse(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decod
     """Complete what a person types at rank 0, until the end of input. A prompt that cannot be completed ends nothing."""
     screen.print(f"Type a prompt, ended by {args.prompt_end!r}; end of input (Ctrl-D) leaves.", markup=False)
     typed = prompts_of_person(sys.stdin.readline, prompt_end=args.prompt_end) if world.groups.rank == 0 else iter(())
+    answered = 0
     while (prompt := _agree(next(typed, None), world)) is not None:
         try:
-            completions = complete(decoder, tokenizer, [prompt], maximum_tokens=args.maximum_tokens)
+            completions = complete(decoder, tokenizer, [prompt], completion_settings(args), first_sample=answered)
+            answered += 1
         except DataError as error:  # every rank finds it, before any of them has begun
             screen.print(f"error: {error}", markup=False)
             continue

@@ -5,10 +5,15 @@ Shapes: `b` rows, `v` vocabulary.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Draws = random.Random
+"""The random numbers of one sample: it draws the same whatever it is decoded beside, and on whatever layout."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,16 @@ class SamplingSettings:
     top_p: float = 0.0
 
 
-def choose_tokens(logits: Tensor, settings: SamplingSettings, generator: torch.Generator) -> Tensor:
-    """One token a row, int64 [b], from `logits` [b, v]; the generator lives on the logits' device."""
+GREEDY = SamplingSettings()
+
+
+def draws_of(seed: int, sample: int) -> Draws:
+    """The random numbers of sample number `sample` of a run."""
+    return Draws(f"{seed} {sample}")
+
+
+def choose_tokens(logits: Tensor, settings: SamplingSettings, draws: Sequence[Draws]) -> Tensor:
+    """One token a row, int64 [b], from `logits` [b, v] and one random number of each row's draws (none when greedy)."""
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
     scaled = logits.float() / settings.temperature
@@ -29,7 +42,21 @@ def choose_tokens(logits: Tensor, settings: SamplingSettings, generator: torch.G
         scaled = keep_top_k(scaled, settings.top_k)
     if 0 < settings.top_p < 1:
         scaled = keep_top_p(scaled, settings.top_p)
-    return torch.multinomial(scaled.softmax(dim=-1), num_samples=1, generator=generator).squeeze(-1)
+    uniform = torch.tensor([row.random() for row in draws], dtype=torch.float64, device=logits.device)
+    return at_quantile(scaled.softmax(dim=-1), uniform)
+
+
+def at_quantile(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The first token of each row at which the sum of `probabilities` [b, v] exceeds `uniform` [b], numbers from 0 up to 1.
+
+    Summed in fp64, as 50,000 fp32 numbers lose the least likely ones; never a token of probability 0.
+    """
+    sums = probabilities.double().cumsum(dim=-1)
+    wanted = uniform[:, None] * sums[:, -1:]
+    chosen = torch.searchsorted(sums, wanted, right=True)[:, 0]
+    # A number just below 1 may round up to the whole sum: then the last token that has a probability.
+    last = (probabilities > 0).long().mul(torch.arange(probabilities.shape[-1], device=chosen.device)).amax(dim=-1)
+    return torch.minimum(chosen, last)
 
 
 def keep_top_k(logits: Tensor, count: int) -> Tensor:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from megatron.generation.decode import Decoder
-from megatron.generation.sampling import SamplingSettings
+from megatron.generation.sampling import SamplingSettings, draws_of
 from megatron.model.spec import BuildContext
-from megatron.mpu.groups import SINGLE
 from tests.gpu.compare import CPU, FP32_LIMIT, deviation
+from tests.unit.generation.models import inference_model
 from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args, build_model
 
 pytestmark = pytest.mark.gpu
@@ -18,24 +18,20 @@ PROMPTS = {"of one length": [[5, 6, 7], [8, 9, 10]], "padded": [[5, 6, 7, 8, 9],
 TOKENS = 8
 
 
-def decoder(
-    variant: str, device: torch.device, *, dtype: torch.dtype = torch.float32, temperature: float = 0.0
-) -> Decoder:
-    return Decoder(
-        build_model(build_args(**VARIANTS[variant]), context=BuildContext(dtype=dtype, device=device)),
-        group=SINGLE,
-        device=device,
-        vocab_size=VOCAB_SIZE,
-        max_positions=16,
-        settings=SamplingSettings(temperature, top_p=0.9),
-        seed=1,
-    )
+def decoder(variant: str, device: torch.device, *, dtype: torch.dtype = torch.float32) -> Decoder:
+    trained = build_model(build_args(**VARIANTS[variant]), context=BuildContext(dtype=dtype, device=device))
+    return Decoder(inference_model(trained), vocab_size=VOCAB_SIZE, max_positions=16)
 
 
-def decode(decoder: Decoder, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def decode(
+    decoder: Decoder, prompts: list[list[int]], *, temperature: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens [b, n] and the logits [b, n, v] they were chosen from."""
-    steps = list(decoder.steps(prompts, maximum_tokens=TOKENS))
-    return torch.stack([step.tokens for step in steps], dim=1), torch.stack([step.logits for step in steps], dim=1)
+    sampling = SamplingSettings(temperature, top_p=0.9)
+    draws = [draws_of(1, row) for row in range(len(prompts))]
+    steps = list(decoder.steps(prompts, maximum_tokens=TOKENS, sampling=sampling, draws=draws, keep_logits=True))
+    logits = [step.logits for step in steps if step.logits is not None]
+    return torch.stack([step.tokens for step in steps], dim=1), torch.stack(logits, dim=1)
 
 
 @pytest.mark.parametrize("prompts", PROMPTS)
@@ -49,12 +45,12 @@ def test_greedy_tokens_and_logits_are_those_of_the_cpu(variant: str, prompts: st
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_half_precision_samples_real_tokens(variant: str, dtype: torch.dtype, device: torch.device) -> None:
-    tokens, logits = decode(decoder(variant, device, dtype=dtype, temperature=1.0), PROMPTS["padded"])
+    tokens, logits = decode(decoder(variant, device, dtype=dtype), PROMPTS["padded"], temperature=1.0)
     assert logits.isfinite().all()
     assert tokens.min() >= 0
     assert tokens.max() < VOCAB_SIZE
 
 
 def test_sampling_is_repeatable(device: torch.device) -> None:
-    first, again = (decode(decoder("llama", device, temperature=1.0), PROMPTS["padded"])[0] for _ in range(2))
+    first, again = (decode(decoder("llama", device), PROMPTS["padded"], temperature=1.0)[0] for _ in range(2))
     assert torch.equal(first, again)

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import torch
 
 from megatron.errors import DataError
-from megatron.generation.complete import Completion, complete
+from megatron.generation.complete import Completion, CompletionSettings, complete
 from megatron.generation.decode import Decoder, DecodingStep
-from megatron.generation.sampling import SamplingSettings
-from megatron.mpu.groups import SINGLE
 from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.char_level import VOCAB_SIZE, CharLevelTokenizer
 from tests.unit.generation.test_decode import model
@@ -23,16 +20,9 @@ POSITIONS = 16
 def completions_of(
     prompts: Sequence[str], *, maximum_tokens: int, tokenizer: Tokenizer | None = None, **changes: Any
 ) -> list[Completion]:
-    decoder = Decoder(
-        model(),
-        group=SINGLE,
-        device=torch.device("cpu"),
-        vocab_size=61,
-        max_positions=POSITIONS,
-        settings=SamplingSettings(),
-        seed=0,
-    )
-    return complete(decoder, tokenizer or ShiftedTokenizer(), prompts, maximum_tokens=maximum_tokens, **changes)
+    decoder = Decoder(model(), vocab_size=61, max_positions=POSITIONS)
+    settings = CompletionSettings(maximum_tokens, **changes)
+    return complete(decoder, tokenizer or ShiftedTokenizer(), prompts, settings)
 
 
 class ShiftedTokenizer(CharLevelTokenizer):
@@ -74,9 +64,9 @@ def test_one_prompt_that_is_too_long_is_found_before_anything_is_decoded(monkeyp
     decoded: list[object] = []
     decode_step = Decoder._step
 
-    def count_step(decoder: Decoder, *inputs: Any) -> DecodingStep:
+    def count_step(decoder: Decoder, *inputs: Any, **options: Any) -> DecodingStep:
         decoded.append(inputs)
-        return decode_step(decoder, *inputs)
+        return decode_step(decoder, *inputs, **options)
 
     monkeypatch.setattr(Decoder, "_step", count_step)
     completions_of(["A"], maximum_tokens=1)

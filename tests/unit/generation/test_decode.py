@@ -9,18 +9,19 @@ import torch
 
 from megatron.errors import DataError
 from megatron.generation.decode import Decoder
-from megatron.generation.sampling import SamplingSettings
+from megatron.generation.model import InferenceModel
+from megatron.generation.sampling import SamplingSettings, draws_of
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
-from megatron.mpu.groups import SINGLE
 from megatron.neox_arguments import NeoXArgs
+from tests.unit.generation.models import inference_model
 
 VOCABULARY = 61
 PROMPTS = [[5, 6, 7, 8, 9], [10], [11, 12, 13]]
 
 
-def model(*, rows: int = VOCABULARY, **changes: Any) -> SequentialModel:
+def model(*, rows: int = VOCABULARY, **changes: Any) -> InferenceModel:
     config = {
         "num_layers": 2,
         "hidden_size": 32,
@@ -34,32 +35,28 @@ def model(*, rows: int = VOCABULARY, **changes: Any) -> SequentialModel:
         **changes,
     }
     specs = build_layer_specs(NeoXArgs.from_dict(config), vocab_size=rows, padded_vocab_size=64)
-    return SequentialModel(specs, BuildContext(), seed=1)
+    return inference_model(SequentialModel(specs, BuildContext(), seed=1))
 
 
-def decode(network: SequentialModel, prompts: list[list[int]], **changes: Any) -> list[list[int]]:
-    settings = changes.pop("settings", SamplingSettings())
-    decoder = Decoder(
-        network,
-        group=SINGLE,
-        device=torch.device("cpu"),
-        vocab_size=VOCABULARY,
-        max_positions=16,
-        settings=settings,
-        seed=changes.pop("seed", 0),
-        **changes,
-    )
-    steps = [step.tokens for step in decoder.steps(prompts, maximum_tokens=8)]
+def decode(network: InferenceModel, prompts: list[list[int]], **changes: Any) -> list[list[int]]:
+    settings, seed = changes.pop("settings", SamplingSettings()), changes.pop("seed", 0)
+    decoder = Decoder(network, vocab_size=VOCABULARY, max_positions=16, **changes)
+    draws = [draws_of(seed, row) for row in range(len(prompts))]
+    steps = [step.tokens for step in decoder.steps(prompts, maximum_tokens=8, sampling=settings, draws=draws)]
     return torch.stack(steps, dim=1).tolist()
 
 
-def greedy_by_whole_texts(network: SequentialModel, prompt: list[int], count: int) -> list[int]:
+def logits_of(network: InferenceModel, text: list[int]) -> torch.Tensor:
+    """[s, v] of a text that is run whole, without a cache."""
+    hidden = network.hidden(torch.tensor([text]), torch.arange(len(text))[None])
+    assert hidden is not None
+    return network.logits(hidden[:, 0])
+
+
+def greedy_by_whole_texts(network: InferenceModel, prompt: list[int], count: int) -> list[int]:
     text = list(prompt)
     for _ in range(count):
-        tokens = torch.tensor([text])
-        with torch.no_grad():
-            logits = network.eval()(tokens, torch.arange(len(text))[None])
-        text.append(int(logits[0, -1, :VOCABULARY].argmax()))
+        text.append(int(logits_of(network, text)[-1, :VOCABULARY].argmax()))
     return text[len(prompt) :]
 
 
@@ -114,8 +111,7 @@ def test_rows_that_no_token_has_are_never_chosen() -> None:
     network = model(rows=64, no_weight_tying=True, use_bias_in_output_layer=True)
     with torch.no_grad():
         network.get_parameter("6.final_linear.bias")[VOCABULARY:] = 1e4
-        logits = network.eval()(torch.tensor([[1]]), torch.tensor([[0]]))
-    assert int(logits.argmax()) >= VOCABULARY
+    assert int(logits_of(network, [1]).argmax()) >= VOCABULARY
     for settings in (
         SamplingSettings(),
         SamplingSettings(temperature=1.0),

@@ -16,16 +16,15 @@ import torch
 from megatron.conversion.converting.to_hugging_face import to_hugging_face
 from megatron.conversion.mapping.architecture import architecture_of
 from megatron.conversion.opening import OpenedModel
-from megatron.generation.complete import complete
+from megatron.generation.complete import CompletionSettings, complete
 from megatron.generation.decode import Decoder
-from megatron.generation.sampling import SamplingSettings
 from megatron.model.gpt import build_layer_specs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
-from megatron.mpu.groups import SINGLE
 from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.build import build_tokenizer
 from tests.unit.conversion.in_memory import MemorySource
+from tests.unit.generation.models import inference_model
 from tests.unit.model.builders import VARIANTS, build_args, parameters_by_name, perturb
 from tests.unit.tokenizer.small import gpt2_files
 
@@ -66,16 +65,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_a_pipeline_of_transformers_writes_what_ours_writes(exported: Exported) -> None:
     from transformers import pipeline
 
-    decoder = Decoder(
-        exported.model,
-        group=SINGLE,
-        device=torch.device("cpu"),
-        vocab_size=ROWS,
-        max_positions=POSITIONS,
-        settings=SamplingSettings(),
-        seed=0,
-    )
-    ours = complete(decoder, exported.tokenizer, PROMPTS, maximum_tokens=12)
+    decoder = Decoder(inference_model(exported.model), vocab_size=ROWS, max_positions=POSITIONS)
+    ours = complete(decoder, exported.tokenizer, PROMPTS, CompletionSettings(12))
     generate = pipeline("text-generation", model=str(exported.directory))
     theirs = generate(PROMPTS, max_new_tokens=12, do_sample=False, return_full_text=False)
     assert [completion.text for completion in ours] == [row[0]["generated_text"] for row in theirs]

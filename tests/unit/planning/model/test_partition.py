@@ -6,8 +6,7 @@ import itertools
 
 import pytest
 
-from megatron.engine.partition import partition_layers
-from megatron.engine.stage import parameter_counter
+from megatron.engine.partition import parameter_counter, partition_layers
 from megatron.errors import ConfigError
 from megatron.model.gpt import build_layer_specs
 from megatron.model.spec import BuildContext

@@ -1,0 +1,36 @@
+"""The trained model that a configuration names in `load`, ready to run, in the layout of the running processes.
+
+Checkpoints hold whole tensors under layout-free names, so what was trained in one layout is loaded into any other.
+"""
+
+from __future__ import annotations
+
+from megatron.checkpointing.loading.weights import load_weights
+from megatron.checkpointing.settings import settings_warning
+from megatron.conversion.loading import is_of_another_program, load_into_module
+from megatron.errors import ConfigError
+from megatron.generation.model import InferenceModel, build_inference_model
+from megatron.initialize import World
+from megatron.log import get_logger
+from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.derive import model_vocab_size
+from megatron.tokenizer.base import Tokenizer
+
+logger = get_logger(__name__)
+
+
+def load_model(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> InferenceModel:
+    """The model of `args.load` (collective). Raises CheckpointError when there is none, or it does not fit the configuration."""
+    if not args.load:
+        raise ConfigError(['"load" is not set: name the directory of the checkpoints that hold the model'])
+    vocab_size = model_vocab_size(args, tokenizer.vocab_size)
+    model = build_inference_model(args, vocab_size=vocab_size, groups=world.groups, device=world.device)
+    group = world.groups.world
+    if is_of_another_program(args.load, group):
+        load_into_module(args, model, vocab_size=vocab_size, group=group)
+        return model
+    loaded = load_weights(args.load, model, iteration=args.iteration, group=group, verification=args.verify_checkpoint)
+    warning = settings_warning(loaded.path, args) if group.rank == 0 else None
+    if warning:
+        logger.warning(warning)
+    return model
