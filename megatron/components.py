@@ -30,6 +30,7 @@ POSITIONS = Registry(
     {
         "learned": "megatron.model.positions.learned:LearnedPositions",
         "rotary": "megatron.model.positions.rotary:RotaryPositions",
+        "alibi": "megatron.model.positions.alibi:AlibiPositions",
         "none": "megatron.model.positions.none:NoPositions",
     },
 )
@@ -140,6 +141,7 @@ FAMILIES = Registry(
         "helium": "megatron.conversion.families.helium:FAMILY",
         "glm": "megatron.conversion.families.glm:FAMILY",
         "ernie4_5": "megatron.conversion.families.ernie4_5:FAMILY",
+        "mpt": "megatron.conversion.families.mpt:FAMILY",
     },
 )
 

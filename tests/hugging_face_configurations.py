@@ -159,6 +159,21 @@ def _falcon(like: str, *, architecture: str = "FalconForCausalLM", **config: Any
     return HuggingFaceModel("falcon", architecture, {"model_type": "falcon", **sizes, **config}, like)
 
 
+def _mpt(like: str, *, architecture: str = "MptForCausalLM", **config: Any) -> HuggingFaceModel:
+    sizes = {
+        "vocab_size": 61,
+        "d_model": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "max_seq_len": 32,
+        "expansion_ratio": 4,
+        "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_type": "multihead_attention"},
+        "learned_pos_emb": True,
+        "no_bias": True,
+    }
+    return HuggingFaceModel("mpt", architecture, {"model_type": "mpt", **sizes, **config}, like)
+
+
 MODELS: Mapping[str, HuggingFaceModel] = {
     "pythia": _neox("Pythia", rotary_pct=0.25, hidden_act="gelu", use_parallel_residual=True),
     "gpt-neox-20b": _neox("GPT-NeoX-20B", rotary_pct=0.25, hidden_act="gelu_fast", use_parallel_residual=True),
@@ -385,4 +400,13 @@ MODELS: Mapping[str, HuggingFaceModel] = {
         rope_theta=500000.0,
         tie_word_embeddings=True,
     ),
+    "mpt": _mpt("MPT 7B"),
+    "mpt-heads": _mpt(
+        "MPT with a number of heads that is no power of two",
+        n_heads=6,
+        d_model=36,
+        layer_norm_epsilon=1e-3,
+        tie_word_embeddings=False,
+    ),
+    "mpt-reward": _mpt("a reward model of MPT", architecture="MptForSequenceClassification", num_labels=1),
 }

@@ -12,8 +12,13 @@ Shapes: `b` rows, `s` new columns, `S` columns so far including the new ones, `k
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
+
+Made = TypeVar("Made")
 
 
 class KeyValueCache:
@@ -31,6 +36,7 @@ class KeyValueCache:
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
         self._new_columns = 0
         self._allowed: Tensor | None = None
+        self._made: dict[object, Any] = {}
 
     def next_position_ids(self, count: int, device: torch.device | str | None = None) -> Tensor:
         """Positions int64 [b, count] of the next `count` columns in their rows' own texts; 0 in padding columns.
@@ -49,6 +55,7 @@ class KeyValueCache:
         if self.length + count > self.max_length:
             raise ValueError(f"{self.length} + {count} columns do not fit a key-value cache of {self.max_length}")
         self._new_columns = count
+        self._made.clear()
         self.length += count
         self._allowed = self._build_mask(device) if self._is_padded or self.length > count else None
 
@@ -56,6 +63,13 @@ class KeyValueCache:
     def allowed(self) -> Tensor | None:
         """Which columns each new column attends to, bool [b or 1, 1, s, S]; None = plain causal over the new columns alone."""
         return self._allowed
+
+    def once(self, key: object, build: Callable[[], Made]) -> Made:
+        """What `build` makes of the mask, made by the first layer that asks with this key in a forward pass."""
+        if key not in self._made:
+            self._made[key] = build()
+        made: Made = self._made[key]
+        return made
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values [b, k, s, d]; returns all so far, [b, k, S, d] (views)."""

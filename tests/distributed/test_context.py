@@ -155,11 +155,15 @@ MODELS: dict[str, tuple[Mapping[str, Any], Any]] = {
     "documents, rotary, part of each head": (VARIANTS["pythia"], ALONE),
     "documents, flash and global, grouped": (VARIANTS["llama"], MASK_ALONE),
     "documents, window": ({**VARIANTS["pythia"], "sliding_window_width": 3}, ALONE),
+    "documents, alibi": ({"pos_emb": "alibi", "num_kv_heads": 2, "sliding_window_width": 7}, MASK_ALONE),
     "documents that see each other": (VARIANTS["llama"], TOGETHER),
 }
 """Settings, and the rules of packed documents if there are several in a row."""
 
-WITH_TENSOR_RANKS = ("gpt2", "pythia", "llama", "olmo2", "documents, flash and global, grouped", "documents, window")
+WITH_TENSOR_RANKS = (
+    *("gpt2", "pythia", "llama", "olmo2", "mpt"),
+    *("documents, flash and global, grouped", "documents, window"),
+)
 
 
 def modelled(groups: ProcessGroups, settings: Mapping[str, Any], rules: Any, *, sequence_parallel: bool) -> float:

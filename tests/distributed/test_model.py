@@ -30,7 +30,7 @@ from tests.worlds import run_world
 
 TOLERANCE = 1e-10
 DECODED = (
-    *("llama", "pythia", "qwen3", "olmo2"),
+    *("llama", "pythia", "qwen3", "olmo2", "mpt"),
     "norms with biases behind attention and MLP and over all heads",
     "sliding window, llama3 scaling, biases of queries, keys and values",
     "parallel residual, yarn scaling, narrow heads with norms and biases",

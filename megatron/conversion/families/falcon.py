@@ -9,7 +9,7 @@ from megatron.conversion.mapping.architecture import Architecture
 from megatron.conversion.mapping.family import Family, Module
 from megatron.conversion.mapping.packing import heads_by_group
 from megatron.conversion.mapping.rope import Rotary
-from megatron.conversion.mapping.settings import Always, Choice, Computed, Config, Fixed, Same, Table, Untranslatable
+from megatron.conversion.mapping.settings import Always, Choice, Computed, Config, Same, Table, Untranslatable
 
 _BIASES = ("use_bias_in_attn_linear", "use_bias_in_attn_output", "use_bias_in_mlp")
 _BLOCK_KEYS = ("new_decoder_architecture", "parallel_attn", "num_ln_in_parallel_attn", "multi_query", "num_kv_heads")
@@ -55,6 +55,14 @@ def _theirs(architecture: Architecture) -> dict[str, Any]:
     return {"new_decoder_architecture": False, "parallel_attn": is_parallel, "multi_query": groups == 1}
 
 
+def _no_alibi(config: Config) -> dict[str, Any]:
+    if config.get("alibi"):
+        raise Untranslatable(
+            "alibi is True: scores and distances are added and then divided by the root of a head's width, and here only scores are divided"
+        )
+    return {}
+
+
 def _has_two_norms(architecture: Architecture) -> bool:
     return architecture.gpt_j_residual and not architecture.gpt_j_tied
 
@@ -81,7 +89,7 @@ FAMILY = Family(
             Choice("activation", GELUS, "gelu"),
             *layer_norm("layer_norm_epsilon"),
             Rotary(),
-            Fixed("alibi", False),
+            Computed(("alibi",), _no_alibi, lambda architecture: {"alibi": False}),
             Choice("bias", {has: dict.fromkeys(_BIASES, has) for has in (False, True)}, False),
             TIED,
         )

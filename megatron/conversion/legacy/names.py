@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from megatron.conversion.legacy.rank_rows import GroupedRows, Join, grouped_rows, halves_exchanged, only, stacked
 from megatron.conversion.mapping.packing import Heads
 
-_NO_WEIGHTS = re.compile(r".*\.rotary_emb(eddings)?\.inv_freq|(.*\.)?_extra_state")
+_NO_WEIGHTS = re.compile(r".*\.rotary_emb(eddings)?\.inv_freq|.*\.alibi_embed\.slopes|(.*\.)?_extra_state")
 _NORMS = ("input_layernorm", "post_attention_layernorm", "norm")
 OLD_MLPS = {"mlp.dense_4h_to_h.weight": "regular", "mlp.w2.weight": "llama"}
 """What files of before September 2024 have, and later ones do not, with the `mlp_type` that they had it for."""

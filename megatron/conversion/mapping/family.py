@@ -69,8 +69,8 @@ class Inexpressible(CheckpointError):
 @dataclass(frozen=True)
 class Family:
     """model_type, causal, classifier: what `config.json` calls the models and their classes with an output layer and with a reward head ("" = there is none);
-    buffers: patterns of names of theirs that hold no weights (masks, tables of frequencies); prefix: what the names of their tensors begin with, which
-    some files leave out."""
+    older: names that the first of these has in files from before transformers knew it; buffers: patterns of names of theirs that hold no weights (masks,
+    tables of frequencies); prefix: what the names of their tensors begin with, which some files leave out."""
 
     name: str
     model_type: str
@@ -78,6 +78,7 @@ class Family:
     settings: Table
     modules: tuple[Module, ...]
     classifier: str = ""
+    older: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
     prefix: str = "model."
 
@@ -138,13 +139,17 @@ class Family:
             rules.append(TensorRule(parameter.name, parameter.shape, theirs, packing))
         return rules
 
+    def name_in_transformers(self, named: str) -> str:
+        """What transformers calls the class that a file calls `named`."""
+        return self.causal if named in self.older else named
+
     def is_buffer(self, name: str) -> bool:
         """Whether a tensor of theirs holds no weights."""
         return any(re.fullmatch(pattern, name) for pattern in self.buffers)
 
     def _is_reward_model(self, config: Config) -> bool:
         named = config.get("architectures") or [self.causal]
-        if named == [self.causal]:
+        if [self.name_in_transformers(name) for name in named] == [self.causal]:
             return False
         if self.classifier and named == [self.classifier]:
             labels = config.get("num_labels") or len(config.get("id2label") or _LABELS)

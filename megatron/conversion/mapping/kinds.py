@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_SECTIONS = ("rope_parameters", "rope_scaling")
+_SECTIONS = ("rope_parameters", "rope_scaling", "attn_config")
 _MOST = 10**8  # far above any real size: what is larger would fill the memory before it is seen to be wrong
 _MOST_LAYERS = 10**4
 _SHOWN = 60
@@ -43,13 +43,16 @@ KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("vocab_size", "hidden_size", "n_embd", "num_attention_heads", "n_head", "head_dim"), _SIZE),
     **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "word_embed_proj_dim"), _SIZE),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "max_position_embeddings", "n_positions"), _SIZE),
-    **dict.fromkeys(("num_hidden_layers", "n_layer"), _LAYERS),
+    **dict.fromkeys(("d_model", "n_heads", "max_seq_len"), _SIZE),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers"), _LAYERS),
     **dict.fromkeys(("sliding_window", "max_window_layers", "num_ln_in_parallel_attn", "rotary_dim"), _COUNT),
     **dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "rms_norm_eps"), _POSITIVE),
     **dict.fromkeys(("rope_theta", "rotary_emb_base", "factor", "original_max_position_embeddings"), _POSITIVE),
     **dict.fromkeys(("mscale", "mscale_all_dim", "clip_qkv"), _POSITIVE),
+    **dict.fromkeys(("alibi_bias_max", "expansion_ratio", "softmax_scale"), _POSITIVE),
     **dict.fromkeys(("rotary_pct", "partial_rotary_factor"), _PART),
     **dict.fromkeys(("activation", "activation_function", "hidden_act", "rope_type", "type"), _TEXT),
+    **dict.fromkeys(("attn_type", "norm_type"), _TEXT),
     **dict.fromkeys(("architectures", "layer_types"), _TEXTS),
     **dict.fromkeys((*_SECTIONS, "id2label"), _SECTION),
     **dict.fromkeys(("attention_bias", "attention_out_bias", "bias", "enable_bias", "mlp_bias", "use_bias"), _SWITCH),
@@ -57,10 +60,11 @@ KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("do_layer_norm_before", "_remove_final_layer_norm", "new_decoder_architecture"), _SWITCH),
     **dict.fromkeys(("parallel_attn", "use_parallel_residual", "add_cross_attention", "alibi"), _SWITCH),
     **dict.fromkeys(("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "use_sliding_window"), _SWITCH),
+    **dict.fromkeys(("no_bias", "prefix_lm", "qk_ln"), _SWITCH),
     "tie_word_embeddings": _SWITCH,
     "num_labels": _SIZE,
 }
-"""By key, also of those in the rotary sections. A key that is null counts as missing."""
+"""By key, also of those in sections. A key that is null counts as missing."""
 
 
 def wrong_values(config: Mapping[str, Any], keys: frozenset[str]) -> Iterator[str]:

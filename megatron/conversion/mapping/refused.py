@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _EXPERTS = "its MLPs are mixtures of experts, which are not built here"
 _LATENT = "its attention keeps compressed keys and values (multi-head latent attention), which is not built here"
-_ALIBI = "its positions are ALiBi (distances subtracted from scores), which is not built here"
+_EMBEDDING_NORM = "it normalises its embeddings before the first block, which is not built here"
 _RECURRENT = "some of its layers are state-space models, recurrences or convolutions, and only attention is built here"
 _GEMMA = "its norms multiply by 1 + weight and its embeddings are multiplied by the root of their width, which is not built here"
 _SOFT_CAPS = "it has norms both before and behind attention and MLP and caps scores and logits softly"
@@ -32,7 +32,7 @@ _TYPES = {
     ),
     f"{_LATENT}; {_EXPERTS}": ("deepseek_v2", "deepseek_v3"),
     _LATENT: ("minicpm3",),
-    _ALIBI: ("bloom", "mpt"),
+    _EMBEDDING_NORM: ("bloom",),
     _RECURRENT: (
         *("mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma", "jamba", "bamba", "zamba", "zamba2", "xlstm"),
         *("lfm2", "nemotron_h", "falcon_h1", "granitemoehybrid", "qwen3_next", "kimi_linear"),

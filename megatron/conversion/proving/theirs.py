@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megatron.conversion.mapping.choose import family_of
 from megatron.conversion.proving.prompts import compared_positions
 from megatron.errors import CheckpointError, MissingRequirement
 
@@ -26,7 +27,9 @@ class TheirModel:
     def __init__(self, directory: Path) -> None:
         transformers = import_transformers()
         self.version: str = transformers.__version__
-        (self.architecture,) = json.loads((directory / "config.json").read_text(encoding="utf-8"))["architectures"]
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        (named,) = config["architectures"]
+        self.architecture = family_of(config).name_in_transformers(named)
         build = getattr(transformers, self.architecture, None)
         if build is None:
             raise CheckpointError(f"transformers {self.version} has no {self.architecture}")

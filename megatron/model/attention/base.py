@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from megatron.errors import NeoXError
+from megatron.model.attention.distance_bias import DistanceBias, exact_type
 from megatron.model.attention.explicit import explicit_attention, weight_words
 from megatron.model.attention.head_exchange import HeadExchange
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.attention.mask import causal_mask
+from megatron.model.cache import KeyValueCache
 from megatron.model.documents import Documents
 from megatron.model.dropout import needed
 from megatron.model.dropout_keys import DropoutKeys
@@ -73,6 +75,9 @@ class Attention(nn.Module, ABC):
             heads=self._local_heads, kv_heads=self._local_kv_heads, group=context.context_group
         )
         self._first_head = group.rank * self._local_heads + self._exchange.first_head
+        slopes = positions.slopes(num_heads)
+        own = slice(self._first_head, self._first_head + self._local_heads // context.context_group.size)
+        self.distance_bias = None if slopes is None else DistanceBias(slopes[own], window)
         self._split = split_interleaved if num_kv_heads == num_heads else split_grouped
 
         query_width, kv_width = num_heads * head_dim, num_kv_heads * head_dim
@@ -107,7 +112,8 @@ class Attention(nn.Module, ABC):
         """The core: query [b, n, s, d], key and value [b, k, S, d] -> [b, n, s, d]; query head i uses key head i // (n / k).
 
         allowed: bool, broadcastable to [b, n, s, S], true where a query sees a key; None = causal with s = S, and each query sees the
-        `window` latest keys only, and of them those of its own document where `documents` are given.
+        `window` latest keys only, and of them those of its own document where `documents` are given. With a `distance_bias` it is the bias
+        of these queries and keys, which the core adds to its scores; for None the core makes it.
         """
 
     @property
@@ -128,13 +134,18 @@ class Attention(nn.Module, ABC):
         divisor = self.layer + 1 if self.query_key_layer_scaling else None
 
         def core(query: Tensor, key: Tensor, value: Tensor, words: Tensor | None) -> Tensor:
-            if documents is not None:
+            hidden = bias = None
+            if self.distance_bias is not None:
+                bias = self.distance_bias.of(query, allowed, documents, exact_type(query.dtype))
+            elif documents is not None:
                 hidden = documents.hidden_keys(self.window)
             elif allowed is not None:
                 hidden = ~allowed
             else:
                 hidden = ~causal_mask(query.shape[2], key.shape[2], window=self.window, device=query.device)
-            return explicit_attention(query, key, value, hidden, divisor=divisor, words=words, dropout=self.dropout)
+            return explicit_attention(
+                query, key, value, hidden, bias=bias, divisor=divisor, words=words, dropout=self.dropout
+            )
 
         if not (self.recompute_scores and self.training):
             return core(query, key, value, words)
@@ -152,7 +163,7 @@ class Attention(nn.Module, ABC):
         if stream.cache is not None:
             assert stream.documents is None, "prompts are not packed"
             key, value = stream.cache.write(self.layer, key, value)
-            allowed = self._within_window(stream.cache.allowed)
+            allowed = self._seen(stream.cache, query)
         query, key, value = self._exchange.enter(query, key, value)
         if self.active_dropout:
             words = self._weight_words(query, stream.dropout_keys)
@@ -161,8 +172,17 @@ class Attention(nn.Module, ABC):
             mixed = self.attend(query, key, value, allowed, stream.documents)
         return self._exchange.leave(mixed)  # [s, b, n d]
 
-    def _within_window(self, allowed: Tensor | None) -> Tensor | None:
-        if allowed is None or self.window is None or self.window >= allowed.shape[-1]:
+    def _seen(self, cache: KeyValueCache, query: Tensor) -> Tensor | None:
+        """Which columns of the cache the new ones see, as `attend` takes it."""
+        bias, columns = self.distance_bias, cache.allowed
+        if columns is None:
+            return None
+        if bias is None:
+            return self._within_window(columns)
+        return cache.once(bias, lambda: bias.where(self._within_window(columns), exact_type(query.dtype)))
+
+    def _within_window(self, allowed: Tensor) -> Tensor:
+        if self.window is None or self.window >= allowed.shape[-1]:
             return allowed
         return allowed & causal_mask(*allowed.shape[-2:], window=self.window, device=allowed.device)
 

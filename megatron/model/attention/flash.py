@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from megatron.model.attention.base import Attention
+from megatron.model.attention.distance_bias import exact_type
 from megatron.model.attention.mask import window_bias
 from megatron.model.documents import Documents
 
@@ -26,8 +27,8 @@ FLASH_ATTN_LARGEST_HEAD = 256
 class FlashAttention(Attention):
     """The same function as `GlobalAttention`, computed block by block; while weights are dropped, that function itself.
 
-    Without the flash-attn package, a window shorter than the sequence needs a mask [s, s], one for all layers, and on a GPU documents
-    that do not see each other one of [b, 1, s, s].
+    Without the flash-attn package, a window shorter than the sequence needs a mask [s, s], one for all layers, a bias by distances (ALiBi)
+    one of [1, n, s, s], and on a GPU documents that do not see each other one of [b, 1, s, s], with that bias [b, n, s, s].
     """
 
     def attend(
@@ -39,19 +40,28 @@ class FlashAttention(Attention):
             return self._by_package(package, query, key, value, documents)
         if documents is not None and _small_calls_are_cheap(query):
             return self._by_documents(query, key, value, documents)
-        if documents is None:
+        if documents is None and self.distance_bias is None:
             return self._by_torch(query, key, value, mask=allowed)
-        if query.shape[1] != key.shape[1]:  # torch's kernels that take a mask know no groups: it would write all scores
+        if query.shape[1] != key.shape[1] and not _takes_any_mask(query):
             key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
-        return self._by_torch(query, key, value, mask=documents.bias(self.window, query.dtype))
+        return self._by_torch(query, key, value, mask=self._mask(query, allowed, documents))
+
+    def _mask(self, query: Tensor, allowed: Tensor | None, documents: Documents | None) -> Tensor | None:
+        """What torch adds to the scores, as one tensor for all layers; None = it is causal, in a window if there is one."""
+        if self.distance_bias is not None:
+            dtype = exact_type(query.dtype) if _takes_any_mask(query) else query.dtype
+            return self.distance_bias.of(query, allowed, documents, dtype)
+        return None if documents is None else documents.bias(self.window, query.dtype)
 
     def _by_documents(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+        mask = self._mask(query, None, None)  # it depends on distances alone: every document has a corner of it
         if all(len(row) == 1 for row in documents.lengths):
-            return self._by_torch(query, key, value, mask=None)
+            return self._by_torch(query, key, value, mask=mask)
         rows = []
         for row, lengths in enumerate(documents.lengths):
             pieces = (x[row : row + 1].split(lengths, dim=2) for x in (query, key, value))
-            mixed = [self._by_torch(*document, mask=None) for document in zip(*pieces, strict=True)]
+            masks = (None if mask is None else mask[..., :length, :length] for length in lengths)
+            mixed = [self._by_torch(*heads, mask=corner) for *heads, corner in zip(*pieces, masks, strict=True)]
             rows.append(torch.cat(mixed, dim=2))
         return torch.cat(rows)
 
@@ -74,8 +84,9 @@ class FlashAttention(Attention):
         by_token = [x.transpose(1, 2) for x in (query, key, value)]  # [b, s, heads, d]
         # Its window counts the keys before and after a query's own; -1 is no limit.
         window = (-1, -1) if self.window is None else (self.window - 1, 0)
+        slopes = {} if self.distance_bias is None else {"alibi_slopes": self.distance_bias.slopes_on(query.device)}
         if documents is None:
-            rows: Tensor = package.dense(*by_token, causal=True, window_size=window)
+            rows: Tensor = package.dense(*by_token, causal=True, window_size=window, **slopes)
             return rows.transpose(1, 2)
         borders, longest = documents.cumulative_lengths(), query.shape[2]
         mixed: Tensor = package.by_documents(
@@ -86,6 +97,7 @@ class FlashAttention(Attention):
             max_seqlen_k=longest,
             causal=True,
             window_size=window,
+            **slopes,
         )
         by_row: Tensor = mixed.unflatten(0, (query.shape[0], longest))
         return by_row.transpose(1, 2)
@@ -100,6 +112,12 @@ class FlashAttn(NamedTuple):
 
 def _small_calls_are_cheap(query: Tensor) -> bool:
     """Each document apart took 0.05 to 0.6 of the time of one call with a mask on a CPU, and as long where a row has one or two."""
+    return query.device.type == "cpu"
+
+
+def _takes_any_mask(query: Tensor) -> bool:
+    """torch's kernel on a CPU does. On a GPU those that take a mask know no groups of heads, nor fp32 beside queries of half precision:
+    torch would write all scores."""
     return query.device.type == "cpu"
 
 

@@ -1,8 +1,9 @@
 """Attention by torch's FlexAttention where `flash` would need a mask: blocks of scores that nobody sees are never computed.
 
 Documents that do not see each other and windows shorter than the sequence become a list of the blocks to compute, made anew for each
-micro-batch and shared by all layers. The kernel is compiled (torch.compile, Triton) at the first step. It trains on GPUs alone, without
-dropout and with heads of at least 16 channels: everything else is computed as `flash` computes it, with the same result up to rounding.
+micro-batch and shared by all layers; what scores lose with distance (ALiBi) is subtracted inside. The kernel is compiled (torch.compile,
+Triton) at the first step. It trains on GPUs alone, without dropout and with heads of at least 16 channels: everything else is computed as
+`flash` computes it, with the same result up to rounding.
 
 Shapes: `s` sequence, `b` micro-batch, `n` local query heads, `k` local key/value heads, `d` head size.
 """
@@ -33,15 +34,22 @@ class FlexAttention(FlashAttention):
     ) -> Tensor:
         """See Attention.attend."""
         length = query.shape[2]
-        is_masked = documents is not None or (self.window is not None and self.window < length)
+        is_windowed = self.window is not None and self.window < length
+        is_masked = documents is not None or is_windowed or self.distance_bias is not None
         if allowed is not None or not is_masked or not _is_served(query):
             return super().attend(query, key, value, allowed, documents)
         if documents is None:
             blocks = _window_blocks(length, self.window, query.device)
         else:
             blocks = documents.once(("blocks", self.window), lambda: document_blocks(documents.numbers, self.window))
+        slopes = None if self.distance_bias is None else self.distance_bias.slopes_on(query.device)
         mixed: Tensor = _compiled().attention(
-            query, key, value, block_mask=blocks, enable_gqa=query.shape[1] != key.shape[1]
+            query,
+            key,
+            value,
+            score_mod=None if slopes is None else _lessened(slopes),
+            block_mask=blocks,
+            enable_gqa=query.shape[1] != key.shape[1],
         )
         return mixed
 
@@ -62,6 +70,16 @@ def _window_blocks(length: int, window: int | None, device: torch.device) -> Blo
         return _is_near(query, key, window)
 
     return _compiled().blocks(is_seen, None, None, length, length, device=device)
+
+
+@lru_cache(maxsize=2)  # the kernel is compiled for a function: all layers give it the same one
+def _lessened(slopes: Tensor) -> Callable[..., Tensor]:
+    """Scores as the kernel has them, in fp32, less the slope of their head [n] for each token of distance."""
+
+    def lessen(score: Tensor, _row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score - slopes[head] * (query - key)
+
+    return lessen
 
 
 def _is_near(query: Tensor, key: Tensor, window: int | None) -> Tensor:

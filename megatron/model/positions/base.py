@@ -1,4 +1,4 @@
-"""A position scheme acts at two places: on the token embeddings, and on queries and keys. By default it does nothing at either.
+"""A position scheme acts at three places: on token embeddings, on queries and keys, and on their scores. By default it does nothing at any.
 
 Shapes: `s` sequence, `b` micro-batch, `h` hidden, `n` local heads, `d` head size.
 """
@@ -37,3 +37,7 @@ class Positions:
     def rotate(self, query: Tensor, key: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [b, n, s, d] and keys as attention uses them, given the positions [b, s] of their tokens."""
         return query, key
+
+    def slopes(self, heads: int) -> tuple[float, ...] | None:
+        """What a score of each of the model's `heads` query heads loses for a token between query and key; None = nothing in any."""
+        return None

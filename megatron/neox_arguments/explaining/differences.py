@@ -28,6 +28,11 @@ DIFFERENCES: dict[str, Difference] = {
         "output biases are added once in every layout; GPT-NeoX adds them once a tensor rank, and leaves the attention out "
         "when use_bias_in_mlp is false"
     ),
+    "pos_emb": Difference(
+        "scores lose the same for a distance in all layers; GPT-NeoX multiplies it by the layer's number where "
+        "apply_query_key_layer_scaling is true, and rounds it in half precision",
+        applies=lambda value: value == "alibi",
+    ),
     "load": Difference(
         "a missing checkpoint is an error unless load_if_exists is true; GPT-NeoX starts from random weights without a word"
     ),

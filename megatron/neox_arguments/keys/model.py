@@ -99,7 +99,9 @@ class ModelArgs(Group):
     """Smallest length a vector is divided by in scalenorm."""
 
     pos_emb: Annotated[str, ComponentName(POSITIONS, PLANNED["pos_emb"])] = "learned"
-    """How positions enter: a learned table, rotation of queries and keys (rotary), or not at all (none)."""
+    """How positions enter: a learned table, rotation of queries and keys (rotary), scores that lose an amount for each token of distance
+    (alibi), or not at all (none). Of the attention types, `flash` without the flash-attn package adds alibi as a mask as large as the scores
+    of one sequence; on a GPU `flex` needs none."""
 
     rpe_num_buckets: Integer = Field(32, ge=1)
     """Buckets of distances in relative positions (pos_emb rpe)."""

@@ -58,28 +58,49 @@ def _flash_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
         return _unfused_bytes(args, sizes, keeps_fused=keeps_fused)
     sums = WIDE * sizes.micro_batch * sizes.heads // sizes.context * sizes.sequence
     fused = sizes.query + 2 * sizes.key
+    is_repeated = sizes.device == "cuda" and sizes.is_grouped and args.pos_emb == "alibi"
+    repeated = 2 * sizes.query if is_repeated else 0
     if sizes.context > 1:
-        return (fused if keeps_fused else 0) + sizes.traded + 2 * sizes.query + sums
+        return (fused if keeps_fused else 0) + sizes.traded + repeated + 2 * sizes.query + sums
     moved = sizes.query + sizes.key if _is_moved(args) else 0
     outputs = (2 if _is_reordered(args) else 1) * sizes.query
-    return fused + moved + outputs + sums
+    return fused + moved + repeated + outputs + sums
 
 
-def window_mask_bytes(args: NeoXArgs, sizes: Sizes) -> int:
-    """The mask of a sliding window in `flash` attention without the flash-attn package, and on a CPU in `flex`: one for all layers."""
-    window = args.sliding_window_width
+def mask_bytes(args: NeoXArgs, sizes: Sizes) -> int:
+    """The mask of distances or of a sliding window that `flash` attention keeps without the flash-attn package, and on a CPU `flex`: one
+    for all layers."""
     masked = {"flash"} if sizes.device == "cuda" else {"flash", "flex"}
-    if window is None or window >= sizes.sequence or args.attention_dropout:
+    if args.attention_dropout or masked.isdisjoint(args.attention_config):
         return 0
-    return 0 if masked.isdisjoint(args.attention_config) else sizes.number * sizes.sequence**2
+    if args.pos_emb == "alibi":
+        return _distance_bytes(args, sizes)
+    window = args.sliding_window_width
+    return 0 if window is None or window >= sizes.sequence else sizes.number * sizes.sequence**2
+
+
+def written_bias_bytes(args: NeoXArgs, sizes: Sizes) -> int:
+    """What attention that writes its scores adds to them for distances, in fp32: one tensor for all layers, which no backward pass needs."""
+    if args.pos_emb != "alibi" or not any(has_scores(args, kind) for kind in args.attention_config):
+        return 0
+    return WIDE * (sizes.scores if args.reset_attention_mask else sizes.scores // sizes.micro_batch)
+
+
+def _distance_bytes(args: NeoXArgs, sizes: Sizes) -> int:
+    """A CPU takes fp32 masks beside half precision, and of packed documents each a corner of one; a GPU needs one of every row."""
+    if sizes.device == "cpu":
+        return WIDE * sizes.scores // sizes.micro_batch
+    return sizes.number * (sizes.scores if args.reset_attention_mask else sizes.scores // sizes.micro_batch)
 
 
 def _is_unfused(args: NeoXArgs, sizes: Sizes) -> bool:
     """Whether torch has no kernel without scores, and the flash-attn package is not there to help.
 
-    On a GPU there is none for grouped heads in fp32 or with a mask.
+    On a GPU there is none for grouped heads in fp32 or with a mask. For the mask of distances each key and value is there once a query head.
     """
-    return sizes.device == "cuda" and sizes.is_grouped and (not sizes.is_half or window_mask_bytes(args, sizes) > 0)
+    is_repeated = args.pos_emb == "alibi"
+    is_grouped = sizes.device == "cuda" and sizes.is_grouped and not is_repeated
+    return is_grouped and (not sizes.is_half or mask_bytes(args, sizes) > 0)
 
 
 def _unfused_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
@@ -108,17 +129,19 @@ def _global_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
     Dropout keeps a word for each row of weights, by which it draws their mask again.
     """
     fused = sizes.query + 2 * sizes.key
-    if sizes.is_grouped:
-        operands = 3 * sizes.query + (fused if keeps_fused else 0)  # each key and value once a query head
-    elif sizes.context > 1:
-        # Rows and heads of what was traded do not lie evenly in memory: of several rows, the products read copies of keys and values.
-        traded = sizes.traded if sizes.micro_batch == 1 else 2 * sizes.query
+    # Rows and heads of what was traded, or is grouped, do not lie evenly in memory: of several rows, the products read copies of keys and values.
+    if sizes.context > 1:
+        traded = sizes.traded if sizes.micro_batch == 1 else sizes.traded - sizes.query
         operands = sizes.query + traded + (fused if keeps_fused else 0)
+    elif sizes.is_grouped and sizes.micro_batch > 1:
+        operands = sizes.query + 2 * sizes.key + (fused if keeps_fused else 0)
     else:
         operands = sizes.query + fused + (sizes.key if _is_moved(args) else 0)
     weights = sizes.number * sizes.scores
-    if args.apply_query_key_layer_scaling and sizes.is_half:
+    has_distances = args.pos_emb == "alibi"
+    if (args.apply_query_key_layer_scaling or has_distances) and sizes.is_half:
         weights += WIDE * sizes.scores
     if args.attention_dropout:
         weights += sizes.number * sizes.scores + WIDE * sizes.scores // sizes.sequence
-    return operands + sizes.sequence**2 + weights + sizes.query
+    mask = 0 if has_distances else sizes.sequence**2  # of a sum nothing is kept
+    return operands + mask + weights + sizes.query

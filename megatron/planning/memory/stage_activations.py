@@ -20,7 +20,7 @@ from megatron.planning.memory.activations import (
     loss_bytes,
     mlp_bytes,
 )
-from megatron.planning.memory.kept_by_attention import window_mask_bytes
+from megatron.planning.memory.kept_by_attention import mask_bytes, written_bias_bytes
 from megatron.planning.memory.sizes import INTEGER, WIDE, Sizes
 from megatron.planning.model.experts import has_experts
 from megatron.planning.model.recomputation import is_selective
@@ -70,7 +70,8 @@ def stage_activations(
         loss=loss,
         held_logits=held,
         standing=_rotary_table_bytes(args)
-        + window_mask_bytes(args, sizes)
+        + mask_bytes(args, sizes)
+        + written_bias_bytes(args, sizes)
         + _exchange_bytes(layout, sizes, stage=stage, in_flight=in_flight),
     )
 

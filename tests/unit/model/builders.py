@@ -129,6 +129,14 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
             "beta_slow": 0.1,
         },
     },
+    "mpt": {
+        "pos_emb": "alibi",
+        "num_attention_heads": 8,
+        "use_bias_in_norms": False,
+        "use_bias_in_attn_linear": False,
+        "use_bias_in_mlp": False,
+        "attention_config": [[["flash", "global"], "all"]],
+    },
     "non-parametric norm": {"norm": "non_parametric_layernorm", "apply_query_key_layer_scaling": True},
 }
 

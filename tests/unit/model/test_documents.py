@@ -26,7 +26,7 @@ SHAPES = [
     for pos_emb in ("learned", "rotary")
     for kv_heads in (4, 2)
     for window in (None, 3)
-]
+] + [{"pos_emb": "alibi", "num_kv_heads": 2, "sliding_window_width": 6}]
 
 
 @pytest.fixture
@@ -102,6 +102,7 @@ def test_the_flash_attn_package_is_told_the_documents(monkeypatch: pytest.Monkey
         dropout_p: float = 0.0,
         causal: bool = False,
         window_size: tuple[int, int] = (-1, -1),
+        alibi_slopes: Tensor | None = None,
     ) -> Tensor:
         """A stand-in with the package's documented arguments: tokens [total, heads, d], each document by itself."""
         assert causal
@@ -119,8 +120,13 @@ def test_the_flash_attn_package_is_told_the_documents(monkeypatch: pytest.Monkey
             length = end - begin
             assert 0 < length <= min(max_seqlen_q, max_seqlen_k)
             seen = causal_mask(length, length, window=None if before < 0 else before + 1, device=q.device)
+            mask = torch.zeros(q.shape[1], length, length, dtype=q.dtype).masked_fill(~seen, float("-inf"))
+            if alibi_slopes is not None:
+                assert (alibi_slopes.shape, alibi_slopes.dtype) == ((q.shape[1],), torch.float32)
+                places = torch.arange(length)
+                mask -= alibi_slopes[:, None, None] * (places[:, None] - places).abs()
             heads = (x[begin:end].transpose(0, 1) for x in (q, k, v))
-            mixed.append(F.scaled_dot_product_attention(*heads, attn_mask=seen, enable_gqa=True).transpose(0, 1))
+            mixed.append(F.scaled_dot_product_attention(*heads, attn_mask=mask, enable_gqa=True).transpose(0, 1))
         return torch.cat(mixed)
 
     def flash_attn_func(*_: Any, **__: Any) -> Tensor:
@@ -183,8 +189,10 @@ def test_the_backward_pass_keeps_one_mask_for_all_layers(core: str, dtype: torch
 
 
 @pytest.mark.parametrize("core", ["flex with blocks"], indirect=True)
-@pytest.mark.parametrize("window", [None, 3])
-def test_a_window_alone_is_blocks_too(core: str, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("positions", "window"), [("learned", None), ("learned", 3), ("alibi", None), ("alibi", 3)])
+def test_a_window_alone_and_distances_are_blocks_too(
+    core: str, positions: str, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     attend = flex_attention.flex_attention
 
@@ -194,12 +202,12 @@ def test_a_window_alone_is_blocks_too(core: str, window: int | None, monkeypatch
 
     uncompiled = SimpleNamespace(attention=count, blocks=flex_attention.create_block_mask)
     monkeypatch.setattr(flex, "_compiled", lambda: uncompiled)
-    shape = {"sliding_window_width": window, "num_kv_heads": 2}
+    shape = {"pos_emb": positions, "sliding_window_width": window, "num_kv_heads": 2}
     whole = replace(packed(TOGETHER), document_ids=None)
     expected = gradients_of(build_model(build_args(attention_config=[[["global"], "all"]], **shape)), [whole])
     found = gradients_of(build_model(build_args(attention_config=[[[core], "all"]], **shape)), [whole])
     assert difference(found, expected) < 1e-12
-    assert len(calls) == (0 if window is None else 2)
+    assert len(calls) == (0 if (positions, window) == ("learned", None) else 2)
 
 
 @pytest.mark.parametrize("core", ["flex with blocks"], indirect=True)
@@ -228,8 +236,10 @@ def test_a_mask_meets_no_groups_of_heads(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", check)
     monkeypatch.setattr(flash, "_small_calls_are_cheap", lambda query: False)
-    model = build_model(build_args(attention_config=[[["flash"], "all"]], num_kv_heads=2))
-    gradients_of(model, [packed(ALONE)])
+    monkeypatch.setattr(flash, "_takes_any_mask", lambda query: False)
+    for positions in ("learned", "alibi"):
+        model = build_model(build_args(attention_config=[[["flash"], "all"]], num_kv_heads=2, pos_emb=positions))
+        gradients_of(model, [packed(ALONE)])
 
 
 def test_rows_of_one_document_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:

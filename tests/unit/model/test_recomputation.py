@@ -23,6 +23,7 @@ CORES: dict[str, dict[str, Any]] = {
     "grouped, dropping weights": {"num_kv_heads": 2, **DROPOUT},
     "flash, dropping weights": {**FLASH, **DROPOUT},
     "scaled by the layer, in a window": {"apply_query_key_layer_scaling": True, "sliding_window_width": 5},
+    "alibi, dropping weights": {"pos_emb": "alibi", **DROPOUT},
     "rotary, apart by documents": {"pos_emb": "rotary", "reset_attention_mask": True, **DROPOUT},
 }
 

@@ -100,10 +100,12 @@ def _meaning(config: dict[str, Any]) -> dict[str, Any]:
     for key in ("hidden_act", "activation_function"):
         if kept.get(key) in GELUS:
             kept[key] = GELUS[kept[key]]["activation"]
-    width = config.get("hidden_size") or config["n_embd"]
+    width = config.get("hidden_size") or config.get("d_model") or config["n_embd"]
     if "n_inner" in kept:
         kept["n_inner"] = kept["n_inner"] or 4 * width
-    kept["head_dim"] = kept.get("head_dim") or width // (config.get("num_attention_heads") or config["n_head"])
+    kept["head_dim"] = kept.get("head_dim") or width // next(
+        config[key] for key in ("num_attention_heads", "n_heads", "n_head") if config.get(key)
+    )
     if kept.get("rope_parameters"):
         # What stands beside these parameters was moved into them.
         kept.pop("partial_rotary_factor", None)

@@ -33,6 +33,7 @@ LEFT_ALONE = {
         "label2id",
     ),
     *("hidden_size", "n_embd", "num_hidden_layers", "n_layer", "num_attention_heads", "n_head", "n_positions", "n_ctx"),
+    "max_seq_len",
     *("max_position_embeddings", "dtype", "torch_dtype", "problem_type", "_name_or_path", "chunk_size_feed_forward"),
     *("is_encoder_decoder", "output_hidden_states", "output_attentions", "return_dict"),
 }
@@ -88,6 +89,17 @@ VALUES: Mapping[str, tuple[Any, ...]] = {
     "original_max_position_embeddings": (8,),
     "sliding_window": (3, None),
     "is_causal": (False,),
+    "attn_config": tuple(
+        {"alibi": True, "alibi_bias_max": 8, **changes}
+        for changes in (
+            {"alibi": False},
+            {"alibi_bias_max": 4},
+            {"attn_pdrop": 1},
+            {"clip_qkv": 0.5},
+            {"softmax_scale": 0.1},
+            *({key: True} for key in ("prefix_lm", "qk_ln", "attn_uses_sequence_id")),
+        )
+    ),
     **dict.fromkeys(("attention_bias", "mlp_bias", "use_bias", "lm_head_bias", "qk_layernorm"), (True,)),
 }
 """Values of keys for which no other value can be guessed; also those that a configuration does not list, as some models heed them."""

@@ -51,6 +51,7 @@ def test_a_weight_of_another_norm_is_not_taken_for_ours() -> None:
 
 def test_what_is_no_weight_is_told_from_what_is_unknown() -> None:
     assert not is_parameter("attention.rotary_emb.inv_freq")
+    assert not is_parameter("attention.alibi_embed.slopes")
     assert not is_parameter("attention.core_attention._extra_state")
     assert not is_parameter("_extra_state")
     there = ["attention.rotary_emb.inv_freq", "mlp._extra_state", "a.weight", "post_attention_layernorm.weight"]

@@ -108,7 +108,7 @@ def test_only_language_and_reward_models_are_read(config: dict[str, Any], reason
         ({"model_type": "mixtral"}, "type mixtral cannot be expressed: its MLPs are mixtures of experts"),
         ({"model_type": "gemma2"}, r"1 \+ weight .* caps scores and logits softly"),
         ({"model_type": "mamba"}, "state-space"),
-        ({"model_type": "bloom"}, "ALiBi"),
+        ({"model_type": "bloom"}, "normalises its embeddings"),
     ],
 )
 def test_a_model_that_cannot_be_read_is_refused_with_the_reason(config: dict[str, Any], reason: str) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from megatron.conversion.converting.to_hugging_face import to_hugging_face
-from megatron.conversion.opening import OpenedModel
+from megatron.conversion.opening import OpenedModel, open_model
 from megatron.conversion.proving import comparison as proof_comparison
 from megatron.conversion.proving import proof as proof_module
 from megatron.conversion.proving.proof import Proof, prove
@@ -56,6 +56,14 @@ def configured(exported: Path, directory: Path, **keys: object) -> Path:
 def problem(proof: Proof) -> str:
     assert not proof.equal
     return proof.problem
+
+
+def test_a_class_that_files_call_by_an_older_name(tmp_path: Path) -> None:
+    model = opened("mpt")
+    assert to_hugging_face(model, tmp_path / "mpt").equal
+    older = configured(tmp_path / "mpt", tmp_path / "older", architectures=["MPTForCausalLM"])
+    assert prove(model, older).equal
+    assert open_model(str(older)).architecture == model.architecture
 
 
 def test_gate_and_up_exchanged(exported: dict[str, tuple[OpenedModel, Path]], tmp_path: Path) -> None:

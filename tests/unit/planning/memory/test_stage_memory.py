@@ -17,7 +17,7 @@ from megatron.mpu.groups import SINGLE
 from megatron.neox_arguments import NeoXArgs
 from megatron.planning.layout import Layout
 from megatron.planning.memory.activations import loss_bytes
-from megatron.planning.memory.kept_by_attention import window_mask_bytes
+from megatron.planning.memory.kept_by_attention import mask_bytes
 from megatron.planning.memory.sizes import Sizes
 from megatron.planning.memory.stage_activations import saved_bytes
 from megatron.planning.memory.stage_memory import StageMemory, memory_by_stage, peak_memory, stage_layers
@@ -27,6 +27,7 @@ from tests.unit.planning.builders import unbuilt
 from tools.benchmark.memory import run_apart
 
 ROTARY = {"pos_emb": "rotary"}
+ALIBI = {"pos_emb": "alibi"}
 FLASH = {"attention_config": [[["flash"], "all"]]}
 GROUPED = {"num_kv_heads": 2}
 DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
@@ -45,6 +46,9 @@ KEPT: tuple[dict[str, Any], ...] = (
     {**ROTARY, **GROUPED, **FLASH},
     {**ROTARY, **GROUPED, **FLASH, "head_dim": 32, "rotary_pct": 0.25},
     {"pos_emb": "none", **FLASH, "sliding_window_width": 16},
+    ALIBI,
+    {**ALIBI, **FLASH, **GROUPED},
+    {**ALIBI, **SELECTIVE, **DROPOUT, **FLASH, "sliding_window_width": 16},
     {**EVERY_HEAD, **GROUPED},
     {**EVERY_HEAD, **ROTARY, **FLASH, "norm": "rmsnorm"},
     {**ALL_HEADS, **ROTARY, **FLASH, "norm": "rmsnorm", "norm_position": "post"},
@@ -90,7 +94,7 @@ def test_autograd_keeps_what_is_planned(settings: dict[str, Any], precision: str
     )
     sizes = Sizes.of(args, layout, "cpu")
     layers = saved_bytes(args, layout, sizes, stage_layers(args, layout, VOCABULARY)[0])
-    layers += 0 if recomputes_blocks else window_mask_bytes(args, sizes)
+    layers += 0 if recomputes_blocks else mask_bytes(args, sizes)
 
     def forward() -> torch.Tensor:
         logits: torch.Tensor = model(batch.tokens, batch.position_ids, dropout_keys=batch.dropout_keys)
