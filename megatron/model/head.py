@@ -13,6 +13,7 @@ from megatron.model.stream import Stream
 from megatron.mpu.embedding import VocabParallelEmbedding
 from megatron.mpu.linear import ColumnParallelLinear
 from megatron.mpu.mappings import copy_to_tensor_region, gather_replicated_sequence, gather_sequence
+from megatron.mpu.packed import Product, can_pack, packed_product
 from megatron.mpu.shard import InitMethod, sharded_parameter
 
 
@@ -70,12 +71,19 @@ class TiedHead(nn.Module):
             vocab_size, hidden_size, init=init, valid_rows=valid_rows, **context.placement
         )
         self._context = context
+        self._packed: Product | None = None
+
+    def pack(self) -> None:
+        """As of a linear layer; `word_embeddings.weight` stays as well, since the first layer looks rows up in it."""
+        weight = self.word_embeddings.weight
+        self._packed = packed_product(weight) if can_pack(weight) else None
 
     def forward(self, stream: Stream) -> Tensor:
         """The stream [s, b, h] -> logits [b, s, v/t] of the whole sequence and this rank's part of the vocabulary."""
         enter = gather_sequence if self._context.sequence_parallel else copy_to_tensor_region
         hidden = enter(stream.hidden, self._context.tensor_group)
-        return F.linear(hidden, self.word_embeddings.weight).transpose(0, 1)
+        packed, weight = self._packed, self.word_embeddings.weight
+        return (F.linear(hidden, weight) if packed is None else packed(hidden, None)).transpose(0, 1)
 
 
 class RewardHead(nn.Module):

@@ -27,6 +27,7 @@ from megatron.mpu.mappings import (
     reduce_from_tensor_region,
     reduce_scatter_sequence,
 )
+from megatron.mpu.packed import Product, can_pack, packed_product
 from megatron.mpu.shard import InitMethod, sharded_parameter
 
 
@@ -35,7 +36,28 @@ def init_zeros(tensor: Tensor, generator: torch.Generator) -> None:
     tensor.zero_()
 
 
-class ColumnParallelLinear(nn.Module):
+class ParallelLinear(nn.Module):
+    """What both kinds share: this rank's matrix `weight`, and another way to hold it where it is never trained."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    sequence_parallel: bool
+    _packed: Product | None = None
+
+    def pack(self) -> None:
+        """Hold the weight in the order that a CPU reads fastest (packed.py); `weight` is empty from then on.
+
+        Nothing happens on another device, and under sequence parallelism, which is for training.
+        """
+        if can_pack(self.weight) and not self.sequence_parallel:
+            self._packed = packed_product(self.weight)
+            self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
+
+    def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.linear(x, self.weight, bias) if self._packed is None else self._packed(x, bias)
+
+
+class ColumnParallelLinear(ParallelLinear):
     """y = x weight^T + bias, of which this rank computes `out / t` of the features.
 
     x [..., in], the same on every rank ([s/t, ..., in] under `sequence_parallel`) -> [..., out/t] ([..., out] with `gather_output`).
@@ -72,12 +94,15 @@ class ColumnParallelLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.group.size == 1:
-            return functional.linear(x, self.weight, self.bias)
-        y: Tensor = _ColumnParallelProduct.apply(x, self.weight, self.bias, self.group, self.sequence_parallel)
+            return self._multiply(x, self.bias)
+        if self._packed is not None:
+            y = self._packed(x, self.bias)
+        else:
+            y = _ColumnParallelProduct.apply(x, self.weight, self.bias, self.group, self.sequence_parallel)
         return gather_from_tensor_region(y, self.group) if self.gather_output else y
 
 
-class RowParallelLinear(nn.Module):
+class RowParallelLinear(ParallelLinear):
     """y = x weight^T + bias, where this rank holds `in / t` of the input features.
 
     x [..., in/t] -> [..., out], the same on every rank ([s/t, ..., out] under `sequence_parallel`).
@@ -107,12 +132,12 @@ class RowParallelLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.group.size == 1:
-            return functional.linear(x, self.weight, self.bias)
+            return self._multiply(x, self.bias)
         return self.finish(self.partial(x))
 
     def partial(self, x: Tensor) -> Tensor:
         """This rank's product [..., out] of x [..., in/t], before the reduction and without the bias."""
-        return functional.linear(x, self.weight)
+        return self._multiply(x, None)
 
     def finish(self, partial_sum: Tensor) -> Tensor:
         """Reduce a partial product, or a sum of several, and add this layer's bias. `partial_sum` may be overwritten."""

@@ -19,28 +19,35 @@ def explicit_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    hidden: Tensor,
+    hidden: Tensor | None,
     *,
+    bias: Tensor | None = None,
     divisor: int | None = None,
     words: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """`softmax(q k^T / sqrt(d)) v`: query [b, n, s, d], key and value [b, k, S, d] -> [b, n, s, d].
 
-    hidden: bool, broadcastable to [b, n, s, S], true where a query does not see a key. divisor: scores are kept divided by it, and
-    multiplied again in fp32, before the softmax; None = not. words: those of `weight_words`, by which weights are dropped with
-    probability `dropout`; None = not. torch computes the softmax of half-precision scores in fp32.
+    hidden: bool, broadcastable to [b, n, s, S], true where a query does not see a key; None = the bias says so. bias: [b or 1, n, s, S], in
+    fp32 at least, added to the scores. divisor: scores are kept divided by it, and multiplied again in fp32, before the softmax; None = not.
+    words: those of `weight_words`, by which weights are dropped with probability `dropout`; None = not. torch computes the softmax of
+    half-precision scores in fp32.
     """
-    grouped = query.unflatten(1, (key.shape[1], -1))  # [b, k, g, s, d]
-    scores = (grouped / (math.sqrt(query.shape[-1]) * (divisor or 1))) @ key.unsqueeze(2).mT  # [b, k, g, s, S]
+    groups = query.shape[1] // key.shape[1], query.shape[2]
+    scaled = query / (math.sqrt(query.shape[-1]) * (divisor or 1))
+    # The queries of a group stand below each other, so that no product needs copies of their keys and values.
+    rows = scaled.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # [b, k, g s, d]
+    scores = (rows @ key.mT).unflatten(2, groups)  # [b, k, g, s, S]
     if divisor is not None:
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * divisor
-    if hidden.dim() == 4:
-        hidden = hidden.unsqueeze(1)
-    weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1).to(value.dtype)
+    if bias is not None:
+        scores = scores + bias.unflatten(1, (key.shape[1], -1))
+    if hidden is not None:
+        scores = scores.masked_fill(hidden.unsqueeze(1) if hidden.dim() == 4 else hidden, float("-inf"))
+    weights = scores.softmax(dim=-1).to(value.dtype)
     if words is not None:
         weights = drop(weights, words.unflatten(1, (key.shape[1], -1)), dropout)
-    mixed_values: Tensor = weights @ value.unsqueeze(2)
+    mixed_values: Tensor = (weights.flatten(2, 3) @ value).unflatten(2, groups)  # [b, k, g, s, d]
     return mixed_values.flatten(1, 2)
 
 
