@@ -46,7 +46,7 @@ class Foreign:
 def what_is_there(directory: Path) -> str:
     """The end of a sentence about `directory`: what it is, or what it holds."""
     if not directory.exists():
-        return "the directory does not exist"
+        return f"the directory does not exist{_beside(directory)}"
     if not directory.is_dir():
         return "it is a file, not a directory"
     found = recognise(directory)
@@ -167,6 +167,15 @@ def _with_checkpoints(folders: Iterable[Path]) -> list[Path]:
         for folder in folders
         if any(_CHECKPOINT.fullmatch(path.name) and path.is_dir() for path in folder.iterdir())
     ]
+
+
+def _beside(directory: Path) -> str:
+    """Where checkpoints lie next to a directory that is not there, as its name may be misspelt."""
+    try:
+        found = _with_checkpoints(_folders(directory.parent)) if directory.parent.is_dir() else []
+    except OSError:
+        found = []
+    return f", but there are checkpoints in {shortened([str(folder) for folder in found])}" if found else ""
 
 
 def _others(folders: list[Path]) -> str:

@@ -9,19 +9,22 @@ import argparse
 import contextlib
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from megatron.cli.command_line import CommandLine
+from megatron.cli.script_options import SCRIPT_OPTIONS, options_of
 from megatron.cli.styled import plain, show_lines
 from megatron.components import COMMANDS, LAUNCHERS
+from megatron.environment import COMMAND_VARIABLE
 from megatron.errors import ConfigError, LaunchError
 from megatron.launcher.agent.options import TOKEN_VARIABLE
 from megatron.launcher.base import DEFAULT_GRACE_SECONDS, HeadPlace, Host, Job, Launcher
 from megatron.launcher.devices import count_devices
-from megatron.launcher.fold import FOLDED_SCRIPTS, fold_layout
+from megatron.launcher.fold import fold_layout, with_fewer_stages
 from megatron.launcher.forwarding import remote_environment
 from megatron.launcher.head.follow import follow
 from megatron.launcher.head.nodes import nodes_of
@@ -54,6 +57,9 @@ KEYS_AS_OPTIONS = {
 }
 """Config keys that are options too, for the habits of the `deepspeed` command; each equals `key=value`."""
 
+READING_SCRIPTS = ("generate.py", "eval.py")
+"""Scripts that save nothing a run could go on from."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -81,6 +87,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     show_lines(map(plain, [*override_lines(plan.values), *plan.notes]))
     keep_output_harmless()  # the run goes on when its console is closed
+    named = {**plan.job.environment, COMMAND_VARIABLE: shlex.join(["deepy.py", *argv])}
+    plan = replace(plan, job=replace(plan.job, environment=named))
     status = run_plan(plan) if plan.launcher.holds_head else follow(plan.job, plan.launcher)
     if status == STOPPED:
         sys.stderr.write(f"stopped (exit status {STOPPED}): what was done is saved; {way_on(plan.args)}\n")
@@ -115,6 +123,7 @@ def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
         example="deepy.py train.py configs/125M.yml configs/local_setup.yml",
         description="Run a script on every device that a config names.",
         epilog=f"Instead of a script: {', '.join(name for name in COMMANDS.names if name != 'run')}, which look at configs and machines; only parity and doctor start processes, to try things out (deepy.py COMMAND --help). "
+        f"Some scripts have options of their own (deepy.py SCRIPT --help): {', '.join(SCRIPT_OPTIONS)}. "
         f"Exit status: 0 the run reached its end; {STOPPED} it was cut short by SIGTERM, SIGUSR1, Ctrl-C or exit_duration_minutes and is saved: the same command goes on; "
         "128 + N it was ended by signal N and nothing was saved; 1 it failed; 2 the command line is wrong.",
     )
@@ -129,8 +138,15 @@ def parse_run_args(argv: Sequence[str]) -> argparse.Namespace:
         default=DEFAULT_GRACE_SECONDS,
         help="time to save and exit after SIGTERM, SIGUSR1 or Ctrl-C (%(default)g)",
     )
+    script, options = options_of(argv)
+    taken = {flag for option in options for flag in option.flags}
     for key, letter in KEYS_AS_OPTIONS.items():
-        parser.add_argument(*([letter] if letter else []), f"--{key}", help=f"the same as {key}=...")
+        letters = [letter] if letter and letter not in taken else []
+        parser.add_argument(*letters, f"--{key}", help=f"the same as {key}=...")
+    if options:
+        group = parser.add_argument_group(f"options of {script}")
+        for option in options:
+            option.add_to(group)
     return parser.parse_intermixed_args(argv)
 
 
@@ -155,7 +171,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
     def count_processes(args: RunnerArgs) -> int:
         nonlocal hosts
-        hosts = resolve_hosts(args, devices=devices)
+        try:
+            hosts = resolve_hosts(args, devices=devices)
+        except Conflict as conflict:
+            raise with_fewer_stages(conflict, values, script) from conflict
         return sum(len(host.slots) for host in hosts)
 
     args = NeoXArgs.from_values(values, world_size=count_processes)
@@ -181,7 +200,7 @@ def check_job(args: NeoXArgs, values: ConfigValues, launcher: Launcher, job: Job
 
 def build_job(args: NeoXArgs, script: str, hosts: tuple[Host, ...], head: HeadPlace, *, grace_seconds: float) -> Job:
     """The job that runs a script with a config; what trains saves, keeps logs, and is started again."""
-    trains = Path(script).name not in FOLDED_SCRIPTS
+    trains = Path(script).name not in READING_SCRIPTS
     return Job(
         script,
         arguments_of(args),
@@ -196,6 +215,7 @@ def build_job(args: NeoXArgs, script: str, hosts: tuple[Host, ...], head: HeadPl
         node_timeout=args.node_timeout,
         log_dir=args.log_dir if trains else None,
         saves=trains and args.save is not None,
+        interactive=Path(script).name == "generate.py" and args.text_gen_type == "interactive",
     )
 
 
@@ -243,4 +263,6 @@ def find_script(name: str) -> str:
 def option_assignments(options: argparse.Namespace) -> list[str]:
     """`key=value` for every config key that was given as an option."""
     given = {key: getattr(options, key) for key in KEYS_AS_OPTIONS}
-    return [f"{key}={value}" for key, value in given.items() if value is not None]
+    assignments = [f"{key}={value}" for key, value in given.items() if value is not None]
+    own = {option: getattr(options, option.key, None) for option in SCRIPT_OPTIONS.get(Path(options.script).name, ())}
+    return [*assignments, *(f"{each.key}={each.write(value)}" for each, value in own.items() if value is not None)]

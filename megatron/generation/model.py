@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from megatron.engine.partition import parameter_counter, partition_layers
 from megatron.model.cache import KeyValueCache
 from megatron.model.gpt import build_layer_specs
+from megatron.model.head import TiedHead
 from megatron.model.sequential import build_layer
 from megatron.model.spec import DTYPES, BuildContext, LayerSpec
 from megatron.model.stream import Stream
 from megatron.mpu.collectives import all_gather
 from megatron.mpu.groups import ProcessGroups
+from megatron.mpu.linear import ParallelLinear
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.derive import padded_vocab_size
 
@@ -87,6 +89,12 @@ class InferenceModel(nn.Module):
         for name, _ in list(self.named_parameters(remove_duplicate=False)):
             owner, _, last = name.rpartition(".")
             setattr(self.get_submodule(owner), last, trained.get_parameter(name))
+
+    def pack_weights(self) -> None:
+        """Hold the matrices in the order that a CPU reads fastest, once they are loaded: they can no longer be replaced or borrowed."""
+        for module in self.modules():
+            if isinstance(module, ParallelLinear | TiedHead):
+                module.pack()
 
     @torch.no_grad()
     def hidden(self, tokens: Tensor, position_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor | None:

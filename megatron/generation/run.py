@@ -1,29 +1,31 @@
-"""The story of `generate.py`: load a trained model in any tensor- and pipeline-parallel layout, and complete prompts as configured."""
+"""The story of `generate.py`: load a trained model in any tensor- and pipeline-parallel layout, and complete prompts as configured.
+
+What can be wrong with prompts, tokens and files is found before the model is built.
+"""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterator
 
 from rich.console import Console
 
+from megatron.checkpointing.ranks import Ranks
 from megatron.errors import DataError
-from megatron.generation.complete import Completion, CompletionSettings, complete
+from megatron.generation.complete import CompletionSettings, complete_tokens
 from megatron.generation.decode import Decoder
 from megatron.generation.load import load_model
-from megatron.generation.prompts import prompts_of_file, prompts_of_person
+from megatron.generation.prompts import read_prompts
+from megatron.generation.rows import Completion
+from megatron.generation.samples import SampleFile
 from megatron.generation.sampling import SamplingSettings
+from megatron.generation.voice import Voice
 from megatron.initialize import World, join_world, shutdown
-from megatron.log import configure_logging
-from megatron.mpu.broadcast import broadcast_object
+from megatron.log import configure_logging, get_logger
 from megatron.neox_arguments import NeoXArgs
 from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.build import build_tokenizer
 
-ROWS_AT_ONCE = 16
+logger = get_logger(__name__)
 
 
 def generate(args: NeoXArgs) -> None:
@@ -31,17 +33,20 @@ def generate(args: NeoXArgs) -> None:
     world = join_world(args)
     configure_logging(world.groups.rank)
     tokenizer = build_tokenizer(args)
-    decoder = Decoder(
-        load_model(args, world, tokenizer),
-        vocab_size=tokenizer.vocab_size,
-        max_positions=args.max_position_embeddings,
-        recompute=args.recompute,
-    )
+    check_stop_tokens(args, tokenizer)
+    for remark in remarks(args) if world.groups.rank == 0 else ():
+        logger.warning(remark)
     screen = Console(quiet=world.groups.rank != 0, highlight=False, soft_wrap=True)
     if args.text_gen_type == "interactive":
-        _converse(args, world, tokenizer, decoder, screen)
+        from megatron.generation.interactive import converse
+
+        converse(args, completion_settings(args), world, tokenizer, _decoder(args, world, tokenizer), screen)
+    elif args.text_gen_type == "precompute":
+        from megatron.generation.precompute import precompute
+
+        precompute(args, world, tokenizer, lambda: load_model(args, world, tokenizer))
     else:
-        _write_samples(args, world, tokenizer, decoder, screen)
+        _write_samples(args, world, tokenizer, screen)
     shutdown()
 
 
@@ -52,80 +57,73 @@ def completion_settings(args: NeoXArgs) -> CompletionSettings:
         SamplingSettings(args.temperature, args.top_k, args.top_p),
         seed=args.seed,
         keep_logits=args.return_logits,
+        stop_strings=args.stop_strings,
+        stop_tokens=args.stop_tokens,
     )
 
 
-def _write_samples(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decoder, screen: Console) -> None:
-    """Complete every prompt `num_samples` times; completions are on disk as soon as their batch is done.
-
-    What an earlier run wrote stays until there is something to write.
-    """
-    path = Path(args.sample_output_file)
-    is_first = world.groups.rank == 0
-    if is_first:
-        _check_can_write(path)
-    mode, done = "w", 0
-    for batch in _batches(_prompts(args), ROWS_AT_ONCE):
-        completions = complete(decoder, tokenizer, batch, completion_settings(args), first_sample=done)
-        done += len(batch)
-        if is_first:
-            _write(path, mode, completions, with_logits=args.return_logits)
-        mode = "a"
-        for completion in completions:
-            _show(screen, completion)
-    screen.print(f"samples are in {path}", markup=False)
-
-
-def _converse(args: NeoXArgs, world: World, tokenizer: Tokenizer, decoder: Decoder, screen: Console) -> None:
-    """Complete what a person types at rank 0, until the end of input. A prompt that cannot be completed ends nothing."""
-    screen.print(f"Type a prompt, ended by {args.prompt_end!r}; end of input (Ctrl-D) leaves.", markup=False)
-    typed = prompts_of_person(sys.stdin.readline, prompt_end=args.prompt_end) if world.groups.rank == 0 else iter(())
-    answered = 0
-    while (prompt := _agree(next(typed, None), world)) is not None:
-        try:
-            completions = complete(decoder, tokenizer, [prompt], completion_settings(args), first_sample=answered)
-            answered += 1
-        except DataError as error:  # every rank finds it, before any of them has begun
-            screen.print(f"error: {error}", markup=False)
-            continue
-        for completion in completions:
-            _show(screen, completion)
-
-
-def _agree(prompt: str | None, world: World) -> str | None:
-    """Rank 0's prompt, on every rank."""
-    first: str | None = broadcast_object(prompt, world.groups.world)
-    return first
-
-
-def _prompts(args: NeoXArgs) -> Iterator[str]:
-    prompts = prompts_of_file(args.sample_input_file or "") if args.text_gen_type == "input-file" else [""]
-    return (prompt for prompt in prompts for _ in range(args.num_samples))
-
-
-def _batches(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(prompts)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def _check_can_write(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
-    except OSError as error:
+def check_stop_tokens(args: NeoXArgs, tokenizer: Tokenizer) -> None:
+    """Raises DataError when `stop_tokens` names a token that the tokenizer does not have."""
+    unknown = [token for token in args.stop_tokens if token >= tokenizer.vocab_size]
+    if unknown:
         raise DataError(
-            f'"sample_output_file" is "{path}", which cannot be written ({error}): give the path of a file'
-        ) from error
+            f'"stop_tokens" names {unknown[0]}, and the tokenizer has the tokens 0 to {tokenizer.vocab_size - 1}: '
+            "give numbers of its tokens, or the text in stop_strings"
+        )
 
 
-def _write(path: Path, mode: str, completions: Sequence[Completion], *, with_logits: bool) -> None:
-    with path.open(mode, encoding="utf-8") as file:
-        for completion in completions:
-            file.write(json.dumps(completion.record(with_logits=with_logits), ensure_ascii=False) + "\n")
+def _write_samples(args: NeoXArgs, world: World, tokenizer: Tokenizer, screen: Console) -> None:
+    """Complete every prompt `num_samples` times, `generation_batch_size` at once."""
+    ranks = Ranks(world.groups.world, doing="reading the prompts")
+    prompts = ranks.first(lambda: read_prompts(args, tokenizer))
+    files: list[SampleFile] = []
+    ranks.first(lambda: files.append(SampleFile(args.sample_output_file, with_logits=args.return_logits)))
+    decoder = _decoder(args, world, tokenizer)
+    settings = completion_settings(args)
+    for numbers in _batches(len(prompts) * args.num_samples, args.generation_batch_size):
+        batch = [prompts[number // args.num_samples] for number in numbers]
+        completions = complete_tokens(
+            decoder, tokenizer, [prompt.tokens for prompt in batch], settings, first_sample=numbers.start
+        )
+        for prompt, completion in zip(batch, completions, strict=True):
+            completion.prompt = prompt.text
+            _show(screen, completion)
+        for file in files:
+            file.write(completions)
+    screen.print(f"samples are in {args.sample_output_file}", markup=False)
+
+
+def remarks(args: NeoXArgs) -> Iterator[str]:
+    """What is configured and changes nothing."""
+    mode = args.text_gen_type
+    if args.sample_input_file and mode != "input-file":
+        yield f"text_gen_type is {mode}: {args.sample_input_file} is not read (set text_gen_type to input-file)"
+    if args.return_logits and mode in ("interactive", "precompute"):
+        yield f"text_gen_type is {mode}: no logits are written (return_logits)"
+    if args.temperature > 0 or mode == "precompute":
+        return
+    greedy = "temperature is 0, which always takes the most likely token"
+    if filters := " and ".join(key for key in ("top_k", "top_p") if getattr(args, key)):
+        yield f"{greedy}: {filters} change nothing (set temperature, for example to 1)"
+    if args.num_samples > 1:
+        yield f"{greedy}: the {args.num_samples} samples of a prompt are copies (set temperature, for example to 1)"
+
+
+def _decoder(args: NeoXArgs, world: World, tokenizer: Tokenizer) -> Decoder:
+    return Decoder(
+        load_model(args, world, tokenizer),
+        vocab_size=tokenizer.vocab_size,
+        max_positions=args.max_position_embeddings,
+        recompute=args.recompute,
+    )
+
+
+def _batches(samples: int, size: int) -> Iterator[range]:
+    """The numbers of the samples that are decoded together."""
+    return (range(start, min(start + size, samples)) for start in range(0, samples, size))
 
 
 def _show(screen: Console, completion: Completion) -> None:
-    screen.rule()
-    screen.print(completion.context, style="bold", end="", markup=False)
-    screen.print(completion.text, markup=False)
+    voice = Voice(screen, on_terminal=screen.is_terminal)
+    voice.show(completion.prompt)
+    voice.say(completion.text + "\n")

@@ -26,6 +26,8 @@ class SamplingSettings:
 
 
 GREEDY = SamplingSettings()
+COLDEST = 1e-30
+"""The least temperature that logits are divided by: less would make them infinite."""
 
 
 def draws_of(seed: int, sample: int) -> Draws:
@@ -37,7 +39,7 @@ def choose_tokens(logits: Tensor, settings: SamplingSettings, draws: Sequence[Dr
     """One token a row, int64 [b], from `logits` [b, v] and one random number of each row's draws (none when greedy)."""
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
-    scaled = logits.float() / settings.temperature
+    scaled = logits.float() / max(settings.temperature, COLDEST)
     if settings.top_k > 0:
         scaled = keep_top_k(scaled, settings.top_k)
     if 0 < settings.top_p < 1:

@@ -56,7 +56,8 @@ class Job:
     environment: variables to set for every rank; directory: where the script runs, on every machine; master_addr: of the machine of rank 0,
     None when the head finds it out; master_port, port_is_fixed: where the ranks meet, and whether no other port will do when it is taken; grace_seconds: how long ranks may take to save and exit after a signal; max_restarts: how often ranks are
     started again after a crash; node_timeout: seconds without a word from a machine after which it is lost; log_dir: where each rank's output
-    goes, None for the console; saves: whether the script saves what it does, so that nothing is lost when it is stopped.
+    goes, None for the console; saves: whether the script saves what it does, so that nothing is lost when it is stopped; interactive: whether it
+    talks with a person, who means the script with Ctrl-C and not the job: the ranks get SIGINT as it is.
     """
 
     script: str
@@ -73,6 +74,7 @@ class Job:
     node_timeout: float = DEFAULT_NODE_TIMEOUT
     log_dir: str | None = None
     saves: bool = False
+    interactive: bool = False
 
     @property
     def world_size(self) -> int:

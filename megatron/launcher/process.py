@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 
 from megatron.stopping import POLITE_SIGNALS
@@ -25,8 +25,11 @@ def with_paths(environment: Mapping[str, str], added: Mapping[str, str]) -> dict
 
 
 @contextlib.contextmanager
-def signals_to(receiver: Callable[[int], None]) -> Iterator[None]:
-    """Within it, `receiver` is called with the number of every signal that comes; a SIGHUP that `nohup` ignores stays ignored."""
+def signals_to(receiver: Callable[[int], None], *, ignored: Iterable[signal.Signals] = ()) -> Iterator[None]:
+    """Within it, `receiver` is called with the number of every signal that comes; a SIGHUP that `nohup` ignores stays ignored.
+
+    ignored: signals that do nothing meanwhile.
+    """
 
     def on_signal(number: int, _: FrameType | None) -> None:
         receiver(number)
@@ -35,6 +38,7 @@ def signals_to(receiver: Callable[[int], None]) -> Iterator[None]:
         number for number in LISTENED_TO if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
     ]
     previous = {number: signal.signal(number, on_signal) for number in numbers}
+    previous |= {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         yield
     finally:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from megatron.environment import RankEnvironment, note_start, rank_defaults, read_rank_environment
 from megatron.errors import NeoXError
@@ -45,9 +46,25 @@ def run_worker(main: Callable[[], int | None]) -> None:
     _leave(status)
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Around a worker's imports: what they make stays as long as the process, so the garbage collector need never look at it.
+
+    That saves a start a tenth of its processor time, and every later collection most of its.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _enter() -> RankEnvironment:
     # A KeyboardInterrupt in the middle of importing torch is a traceback, or is lost: until someone listens, Ctrl-C just ends us.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The agent has one that came earlier wait until now, where the ranks talk with a person.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     # SIGUSR2 to deepy.py reaches every rank: where each one is goes into its log, and the run goes on.
     with contextlib.suppress(RuntimeError, OSError, ValueError):  # nowhere to write to
         faulthandler.register(signal.SIGUSR2, all_threads=True)

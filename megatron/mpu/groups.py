@@ -75,9 +75,14 @@ def build_process_groups(topology: Topology) -> ProcessGroups:
 
 def build_saving_group(world: Group) -> Group:
     """A group of all ranks of `world` in host memory, for a thread that saves while the run trains (collective)."""
+    return build_host_group(world, timeout=SAVING_TIMEOUT)
+
+
+def build_host_group(world: Group, *, timeout: timedelta) -> Group:
+    """A group of all ranks of `world` in host memory, which wait for one another up to `timeout` (collective)."""
     if world.size == 1:
         return world
-    handle = dist.new_group(list(world.ranks), backend="gloo", timeout=SAVING_TIMEOUT)
+    handle = dist.new_group(list(world.ranks), backend="gloo", timeout=timeout)
     dist.all_reduce(torch.zeros(1), group=handle)  # it is connected when this is done, and no rank has to wait then
     return Group(world.rank, world.size, world.ranks, handle)
 

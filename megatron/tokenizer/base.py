@@ -66,9 +66,18 @@ class Tokenizer(ABC):
     def eod(self) -> int:
         """The id of the token that ends a document."""
 
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        """Ids that say something about a text and are no part of it; the end of a document is always one."""
+        return frozenset([self.eod])
+
     @abstractmethod
     def tokenize(self, text: str) -> list[int]:
         """The ids of `text`, without an end-of-document token."""
+
+    def tokenize_plain(self, text: str) -> list[int]:
+        """The ids of `text` alone: `tokenize` without the special tokens that some types put around every text."""
+        return self.tokenize(text)
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text: the same as `tokenize` of each, but faster where the engine has a batch call."""

@@ -69,8 +69,17 @@ class HFTokenizer(Tokenizer):
     def eod(self) -> int:
         return self._eod
 
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return frozenset([self._eod, *(number for number, token in added.items() if token.special)])
+
     def tokenize(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def tokenize_plain(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:

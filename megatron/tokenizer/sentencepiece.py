@@ -70,6 +70,11 @@ class SPMTokenizer(Tokenizer):
     def eod(self) -> int:
         return self._eod
 
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        unknown = self._processor.is_unknown
+        return frozenset(number for number in range(self._vocab_size) if unknown(number) or not self._is_text(number))
+
     def tokenize(self, text: str) -> list[int]:
         ids: list[int] = self._processor.encode(text)
         return ids

@@ -31,6 +31,7 @@ class TiktokenTokenizer(Tokenizer):
         self._encoding = encoding
         self._digest = digest
         special = {token: encoding.encode_single_token(token) for token in encoding.special_tokens_set}
+        self._special = frozenset(special.values())
         self._eod = find_end_of_document(special.get, eod_token=eod_token, special_tokens=special, origin=encoding.name)
 
     @classmethod
@@ -54,6 +55,10 @@ class TiktokenTokenizer(Tokenizer):
     @property
     def eod(self) -> int:
         return self._eod
+
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        return self._special
 
     def tokenize(self, text: str) -> list[int]:
         ids: list[int] = self._encoding.encode(text, allowed_special="all")

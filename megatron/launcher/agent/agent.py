@@ -2,8 +2,8 @@
 
 SIGTERM, SIGINT and SIGUSR1 reach every rank of the job once, as SIGTERM, whether the head or this machine's agent got them; the ranks save and
 exit by themselves with 75 (`megatron.stopping`), and only after the grace period are they killed. Ranks that have not begun yet have nothing
-to save and end at once. A head that hangs up (deepy.py was killed) is such a signal, too; one that falls silent takes the network with it, so
-the ranks are killed.
+to save and end at once. Where ranks talk with a person, a Ctrl-C that the head got reaches them as it is, each time. A head that hangs up
+(deepy.py was killed) is such a signal, too; one that falls silent takes the network with it, so the ranks are killed.
 """
 
 from __future__ import annotations
@@ -170,6 +170,8 @@ class Agent:
                 self._stop_ranks(int(message["number"]))
             case "notice":
                 self._ranks.forward(signal.SIGUSR2)
+            case "interrupt":
+                self._ranks.forward(signal.SIGINT)
             case "end":
                 self._ranks.end(patience=float(message["patience"]))
             case "kill":
@@ -221,7 +223,9 @@ class Agent:
         link = self._link
         assert link is not None
         environments = work.environments(os.environ, devices=self._devices, own_address=link.own_address)
-        self._ranks.start(work.script, work.arguments, environments, logs=work.logs())
+        # A Ctrl-C waits until the interpreter of a rank has started; see worker.py.
+        held_back = (signal.SIGINT,) if work.interactive else ()
+        self._ranks.start(work.script, work.arguments, environments, logs=work.logs(), held_back=held_back)
         self._telling = True
 
     def _watch(self) -> None:

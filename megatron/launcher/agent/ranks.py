@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from megatron.launcher.agent.logs import RankLog
@@ -55,10 +55,11 @@ class Ranks:
         environments: Mapping[int, Mapping[str, str]],
         *,
         logs: Mapping[int, RankLog] | None = None,
+        held_back: Iterable[signal.Signals] = (),
     ) -> dict[int, int]:
         """Start one process per rank with its environment; returns process ids by rank. The first rank here keeps our stdin.
 
-        logs: without them, ranks print where we do.
+        logs: without them, ranks print where we do. held_back: signals that wait until a rank lets them come in.
         """
         argv = rank_argv(script, [self._short(word) for word in arguments])
         self._starting = True
@@ -77,6 +78,7 @@ class Ranks:
                 death_signal=signal.SIGKILL,
                 stdin=subprocess.DEVNULL if self._processes else None,
                 outputs=log.outputs if log else (None, None),
+                held_back=held_back,
             )
             if log:
                 log.started()

@@ -53,6 +53,7 @@ class Work:
     age: float = 0.0
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     log_dir: str | None = None
+    interactive: bool = False
 
     def to_message(self) -> dict[str, Any]:
         """As JSON takes it."""

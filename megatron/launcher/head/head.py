@@ -194,6 +194,7 @@ class Head:
             age=time.monotonic() - self._history.began,
             grace_seconds=job.grace_seconds,
             log_dir=job.log_dir,
+            interactive=job.interactive,
         )
 
     def _turn(self) -> None:
@@ -262,12 +263,20 @@ class Head:
             if number == signal.SIGUSR2:
                 self._tell_all("notice")
                 continue
+            if self._is_for_the_ranks(number):
+                self._tell_all("interrupt")
+                continue
             self._interrupts += number == signal.SIGINT
             self._stop_is_ours = True
             if self._stop is None:
                 self._ask_to_stop(number)
             elif number == signal.SIGINT and self._interrupts > 1:
                 self._tell_all("kill")
+
+    def _is_for_the_ranks(self, number: int) -> bool:
+        """Whether a signal is a word of the person that the ranks talk with. Ranks that do not listen to it yet end of it."""
+        talking = self._job.interactive and self._stop is None and all(node.running for node in self._nodes)
+        return number == signal.SIGINT and talking
 
     def _ask_to_stop(self, number: int) -> None:
         """All ranks are asked to save and stop, once, whether the signal came to us or to an agent."""

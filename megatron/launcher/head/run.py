@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -40,7 +41,7 @@ def run_job(first: Attempt, *, following: Callable[[Collection[str]], Attempt]) 
     runner = _Runner()
     lost: list[str] = []
     attempt = first
-    with signals_to(runner.on_signal):
+    with signals_to(runner.on_signal, ignored=ignored_by(first.job)):
         while True:
             outcome = runner.run(attempt, history)
             lost += [host.name for host in outcome.lost if host.name not in lost]
@@ -62,9 +63,14 @@ def run_job(first: Attempt, *, following: Callable[[Collection[str]], Attempt]) 
 def run_attempt(job: Job, launcher: Launcher, *, tries_ssh: bool = True) -> Outcome:
     """Run a job once, without telling why it ended. tries_ssh: whether to try the hosts first."""
     runner = _Runner()
-    with signals_to(runner.on_signal):
+    with signals_to(runner.on_signal, ignored=ignored_by(job)):
         attempt = Attempt(job, launcher, tries_ssh=tries_ssh)
         return runner.run(attempt, History(job=uuid.uuid4().hex, began=time.monotonic()))
+
+
+def ignored_by(job: Job) -> tuple[signal.Signals, ...]:
+    """Ctrl-Z, where a person talks with the ranks: it would stop only this process, and they would go on reading what is typed for the shell."""
+    return (signal.SIGTSTP,) if job.interactive else ()
 
 
 class _Runner:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from megatron.cli.run import build_job, main, make_plan, parse_run_args, way_on
+from megatron.cli.run import build_job, main, make_plan, option_assignments, parse_run_args, way_on
 from megatron.errors import LaunchError
 from megatron.launcher.base import HeadPlace, Host
 from megatron.neox_arguments import NeoXArgs
@@ -38,6 +38,16 @@ def test_only_training_is_started_again_and_can_be_stopped_without_loss(
 ) -> None:
     job = build_job(arguments(max_restarts=3), script, (Host("localhost", (0,)),), HeadPlace(), grace_seconds=5)
     assert (job.max_restarts, job.saves) == expected
+
+
+def test_ctrl_c_is_for_the_script_where_that_talks_with_a_person() -> None:
+    def interactive(script: str, **changes: str) -> bool:
+        args = arguments(**changes)
+        return build_job(args, script, (Host("localhost", (0,)),), HeadPlace(), grace_seconds=5).interactive
+
+    assert interactive("generate.py", text_gen_type="interactive")
+    assert not interactive("generate.py")
+    assert not interactive("eval.py", text_gen_type="interactive")
 
 
 def test_no_job_is_planned_by_one_of_several_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,3 +87,23 @@ def test_a_dry_run_does_not_show_the_token(
     out = capsys.readouterr().out
     assert "megatron.launcher.agent" in out
     assert "very secret" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("generate.py c.yml -i in:1.txt -o out.jsonl --iteration 7", {'sample_input_file="in:1.txt"', 'sample_output_file="out.jsonl"', "iteration=7"}),
+        ("-i a.txt generate.py c.yml", {'sample_input_file="a.txt"'}),
+        ("train.py -i host:0 c.yml --iteration=7", {"include=host:0", "iteration=7"}),
+        ("eval.py c.yml --log_samples --limit 0.5 --eval_tasks a b,c", {"eval_log_samples=true", "eval_limit=0.5", 'eval_tasks=["a", "b", "c"]'}),
+        ("my.py -i host:0 c.yml", {"include=host:0"}),
+    ],
+)  # fmt: skip
+def test_options_are_keys_and_which_there_are_depends_on_the_script(words: str, expected: set[str]) -> None:
+    assert set(option_assignments(parse_run_args(words.split()))) == expected
+
+
+def test_an_option_of_another_script_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_run_args(["train.py", "c.yml", "-o", "out.jsonl"])
+    assert "unrecognized arguments: -o" in capsys.readouterr().err

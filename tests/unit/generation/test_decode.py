@@ -81,6 +81,8 @@ YARN = {"type": "yarn", "factor": 2, "original_max_position_embeddings": 8, "bet
         {"rope_scaling": YARN},
         {"sliding_window_width": 3},
         {"sliding_window_width": 3, "attention_config": [[["flash"], 2]]},
+        {"pos_emb": "alibi"},
+        {"pos_emb": "alibi", "num_kv_heads": 2, "sliding_window_width": 6, "attention_config": [[["flash"], 2]]},
     ],
 )
 def test_greedy_decoding_equals_running_each_text_alone_and_whole(changes: dict[str, Any]) -> None:
@@ -88,11 +90,24 @@ def test_greedy_decoding_equals_running_each_text_alone_and_whole(changes: dict[
     assert decode(network, PROMPTS) == [greedy_by_whole_texts(network, prompt, 8) for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize("changes", [{}, OLMO_NORMS, {"rope_scaling": YARN}, {"sliding_window_width": 3}])
+@pytest.mark.parametrize(
+    "changes", [{}, OLMO_NORMS, {"rope_scaling": YARN}, {"sliding_window_width": 3}, {"pos_emb": "alibi"}]
+)
 def test_recomputing_gives_the_same_tokens_as_the_cache(changes: dict[str, Any]) -> None:
     network = model(**changes)
     settings = SamplingSettings(temperature=1.0, top_p=0.9)
     assert decode(network, PROMPTS, settings=settings, recompute=True) == decode(network, PROMPTS, settings=settings)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"no_weight_tying": True, "gpt_j_residual": True}, {"num_kv_heads": 2, "activation": "swiglu"}]
+)
+def test_packed_weights_give_the_same_tokens(changes: dict[str, Any]) -> None:
+    network = model(**changes)
+    expected, plain = decode(network, PROMPTS), sum(weight.numel() for weight in network.parameters())
+    network.pack_weights()
+    assert sum(weight.numel() for weight in network.parameters()) < plain / 2, "nothing was packed"
+    assert decode(network, PROMPTS) == expected
 
 
 def test_another_seed_gives_other_samples() -> None:

@@ -15,16 +15,22 @@ def typed(text: str, prompt_end: str) -> list[str]:
     return list(prompts_of_person(lambda: next(lines, ""), prompt_end=prompt_end))
 
 
-def test_a_file_gives_one_prompt_a_line(tmp_path: Path) -> None:
+def test_a_file_gives_one_prompt_a_line_with_its_number(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("def f(\n\n  import os\n")
-    assert prompts_of_file(str(file)) == ["def f(", "  import os"]
+    assert prompts_of_file(str(file)) == {1: "def f(", 3: "  import os"}
+
+
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_a_prompt(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(b"\xef\xbb\xbfone\n")
+    assert prompts_of_file(str(file)) == {1: "one"}
 
 
 def test_only_line_ends_end_a_prompt(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_bytes("one\x0ctwo\u2028three\r\nfour".encode())
-    assert prompts_of_file(str(file)) == ["one\x0ctwo\u2028three", "four"]
+    assert prompts_of_file(str(file)) == {1: "one\x0ctwo\u2028three", 2: "four"}
 
 
 def test_a_file_that_is_no_text_is_an_error_with_its_name(tmp_path: Path) -> None:
@@ -34,8 +40,9 @@ def test_a_file_that_is_no_text_is_an_error_with_its_name(tmp_path: Path) -> Non
 
 
 def test_a_missing_or_empty_file_is_an_error_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
-        prompts_of_file(str(tmp_path / "absent.txt"))
+    for absent in (tmp_path / "absent.txt", tmp_path / ("x" * 300)):
+        with pytest.raises(DataError, match="no such file"):
+            prompts_of_file(str(absent))
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(DataError, match="holds no prompt"):
         prompts_of_file(str(tmp_path / "empty.txt"))

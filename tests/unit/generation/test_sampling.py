@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from megatron.generation.sampling import SamplingSettings, choose_tokens, draws_of, keep_top_k, keep_top_p
@@ -51,3 +52,11 @@ def test_sampling_never_leaves_the_filtered_set() -> None:
 def test_the_same_seed_gives_the_same_tokens() -> None:
     settings = SamplingSettings(temperature=1.0, top_p=0.9)
     assert torch.equal(draw(settings), draw(settings))
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1e-38, 1e-40, 5e-324])
+def test_near_temperature_0_the_most_likely_token_is_taken(temperature: float) -> None:
+    logits = torch.tensor([[1.0, -2.0, 9.0, 8.9]])
+    for filters in ({}, {"top_k": 3}, {"top_p": 0.9}):
+        settings = SamplingSettings(temperature, **filters)
+        assert [choose_tokens(logits, settings, [draws_of(0, n)]).item() for n in range(3)] == [2, 2, 2]

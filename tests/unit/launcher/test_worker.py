@@ -165,3 +165,15 @@ def test_a_rank_started_by_srun_finds_torchs_variables_and_our_defaults():
     rank, world, local, master, threads = result.stdout.split()
     assert (rank, world, local, master) == ("1", "2", "1", "127.0.0.1")
     assert int(threads) >= 1
+
+
+def test_nothing_is_collected_while_importing_and_nothing_of_it_looked_at_later():
+    code = (
+        "import gc\nfrom megatron.launcher.worker import importing\n"
+        "with importing():\n    print(gc.isenabled())\n    import decimal\n"
+        "print(gc.isenabled(), any(each is vars(decimal) for each in gc.get_objects()))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert result.stdout == "False\nTrue False\n"

@@ -50,6 +50,15 @@ def test_a_batch_gives_the_same_ids_as_its_texts_one_by_one(tokenizer: Tokenizer
     assert tokenizer.tokenize_batch(TEXTS) == [tokenizer.tokenize(text) for text in TEXTS]
 
 
+def test_special_tokens_are_no_part_of_a_text(tokenizer: Tokenizer) -> None:
+    special = tokenizer.special_tokens
+    assert tokenizer.eod in special
+    assert all(0 <= number < tokenizer.vocab_size for number in special)
+    for text in TEXTS[:3]:
+        assert special.isdisjoint(tokenizer.tokenize(text))
+        assert tokenizer.tokenize_plain(text) == tokenizer.tokenize(text)
+
+
 def test_a_continuation_is_the_text_behind_the_prompt(tokenizer: Tokenizer) -> None:
     prompt, rest = tokenizer.tokenize("return self"), tokenizer.tokenize("self.items")
     assert tokenizer.continuation(prompt, rest).strip() == "self.items"

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from megatron.errors import DataError, NeoXError
 from megatron.tokenizer.base import Tokenizer, TokenizerSettings
@@ -106,6 +108,15 @@ def test_the_vocabulary_size_covers_ids_beyond_holes(bpe: HFTokenizer, tmp_path:
     content["model"]["vocab"]["<far>"] = 5000
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     assert HFTokenizer.from_file(tmp_path).vocab_size == 5001
+
+
+def test_tokens_put_around_a_text_can_be_left_out(bpe: HFTokenizer) -> None:
+    engine = tokenizers.Tokenizer.from_str(bpe.definition())
+    engine.post_processor = TemplateProcessing(single="<|padding|> $A", special_tokens=[("<|padding|>", 1)])
+    framed = HFTokenizer(engine.to_str(), origin="a test")
+    assert framed.tokenize("x") == [1, *bpe.tokenize("x")]
+    assert framed.tokenize_plain("x") == bpe.tokenize("x")
+    assert framed.special_tokens == bpe.special_tokens == {0, 1}
 
 
 def test_missing_and_malformed_files_are_data_errors_that_name_the_file(tmp_path: Path) -> None:

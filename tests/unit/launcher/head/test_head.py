@@ -363,6 +363,40 @@ def test_a_notice_to_deepy_reaches_the_ranks_and_ends_nothing(folder):
     assert run_attempt(job(folder, script=str(script)), Pretended()) == Outcome(0)
 
 
+def test_an_interrupt_is_a_word_to_the_ranks_of_an_interactive_job_and_ends_nothing(folder):
+    """And one that is not listened to yet ends the job, as everywhere."""
+    script = folder / "talk.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "folder, rank = sys.argv[2], os.environ['RANK']\n"
+        "seen = []\n"
+        "signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))\n"
+        "if sys.argv[1] == 'loading': signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))\n"
+        "open(f'{folder}/started.{rank}', 'w').write(rank)\n"
+        "end = time.monotonic() + 30\n"
+        "while len(seen) < 2 and time.monotonic() < end: time.sleep(0.02)\n"
+        "sys.exit(0 if len(seen) == 2 else 3)\n"
+    )
+
+    def interrupt() -> None:
+        suspended.append(signal.getsignal(signal.SIGTSTP))
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    suspended: list[object] = []
+    when_started(folder, interrupt)
+    assert run_attempt(job(folder, script=str(script), interactive=True), Pretended()) == Outcome(0)
+    # Ctrl-Z would stop the head alone, and the ranks would read what the person types for the shell.
+    assert suspended == [signal.SIG_IGN] != [signal.getsignal(signal.SIGTSTP)]
+    for file in (folder / "out").iterdir():
+        file.unlink()
+    when_started(folder, lambda: os.kill(os.getpid(), signal.SIGINT))
+    outcome = run_attempt(job(folder, "loading", script=str(script), interactive=True), Pretended())
+    assert (outcome.status, outcome.text) == (130, "stopped by SIGINT; nothing was saved\n")
+
+
 def test_all_attempts_are_one_job_whose_age_goes_on(folder):
     """NEOX_JOB is the same in all of them, and NEOX_STARTED is when the first began."""
     script = folder / "age.py"

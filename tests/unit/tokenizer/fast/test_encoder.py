@@ -7,6 +7,7 @@ import json
 import random
 import sys
 import unicodedata
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -36,6 +37,29 @@ def expected(name: str) -> list[list[int]]:
     return family(name).tokenize_batch(corpus())
 
 
+@functools.cache
+def texts_with_runs() -> list[str]:
+    """Runs of one character, of many lengths, alone and between others."""
+    counts = (*range(1, 70), 127, 128, 129, 1000)
+    runs = [character * count for character in " \n\t1a!-\u00e9\u65e5" for count in counts]
+    return [before + run + after for run in runs for before, after in (("", ""), ("x", "y"), ("\n", " z"))]
+
+
+@functools.cache
+def texts_with_every_kind_of_character() -> list[str]:
+    """The first and last characters of each range of one category, and of those between."""
+    categories = [unicodedata.category(chr(code)) for code in range(sys.maxunicode + 1)]
+    borders = [code for code in range(1, sys.maxunicode) if categories[code] != categories[code - 1]]
+    codes = sorted({code for border in borders for code in (border - 1, border)} | set(range(0, sys.maxunicode, 997)))
+    characters = [chr(code) for code in codes if categories[code] != "Cs"]
+    return [f"a{c}a1{c}1!{c}! {c} \n{c}\n'{c}" for c in characters]
+
+
+@functools.cache
+def expected_of(texts: Callable[[], list[str]], name: str) -> list[list[int]]:
+    return family(name).tokenize_batch(texts())
+
+
 @pytest.mark.parametrize(("name", "engine"), CASES)
 def test_a_corpus_gives_the_ids_of_the_tokenizer(name: str, engine: str) -> None:
     fast_encoder = encoder(name, engine)
@@ -63,24 +87,15 @@ def test_long_chains_of_odd_pieces_give_the_ids_of_the_tokenizer(name: str, engi
 
 @pytest.mark.parametrize(("name", "engine"), CASES)
 def test_runs_of_any_length_give_the_ids_of_the_tokenizer(name: str, engine: str) -> None:
-    runs = [
-        character * count for character in " \n\t1a!-\u00e9\u65e5" for count in (*range(1, 70), 127, 128, 129, 1000)
-    ]
-    texts = [before + run + after for run in runs for before, after in (("", ""), ("x", "y"), ("\n", " z"))]
-    found = [ids.tolist() for ids in encoder(name, engine).encode_batch(texts)]
-    assert found == family(name).tokenize_batch(texts)
+    found = [ids.tolist() for ids in encoder(name, engine).encode_batch(texts_with_runs())]
+    assert found == expected_of(texts_with_runs, name)
 
 
 @pytest.mark.parametrize(("name", "engine"), CASES)
 def test_every_kind_of_character_gives_the_ids_of_the_tokenizer(name: str, engine: str) -> None:
-    """The first and last characters of each range of one category, and of those between."""
-    categories = [unicodedata.category(chr(code)) for code in range(sys.maxunicode + 1)]
-    borders = [code for code in range(1, sys.maxunicode) if categories[code] != categories[code - 1]]
-    codes = sorted({code for border in borders for code in (border - 1, border)} | set(range(0, sys.maxunicode, 997)))
-    characters = [chr(code) for code in codes if categories[code] != "Cs"]
-    texts = [f"a{c}a1{c}1!{c}! {c} \n{c}\n'{c}" for c in characters]
-    found = [ids.tolist() for ids in encoder(name, engine).encode_batch(texts)]
-    assert found == family(name).tokenize_batch(texts)
+    texts = texts_with_every_kind_of_character
+    found = [ids.tolist() for ids in encoder(name, engine).encode_batch(texts())]
+    assert found == expected_of(texts, name)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama3", "qwen"])
