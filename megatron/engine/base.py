@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from megatron.engine.protocol import FullTensor, Objective, Piece, StepResult, S
 from megatron.engine.replicas import Replica, first_non_finite, replicas_of
 from megatron.engine.stage_clock import StageClock
 from megatron.engine.update_gate import Judge, UpdateGate
+from megatron.engine.whole_weights import weights_are_whole, whole_weights
 from megatron.log import get_logger
 from megatron.mpu.groups import Group, ProcessGroups
 from megatron.mpu.shard import shard_of
@@ -90,6 +92,15 @@ class BaseEngine:
         """The layers of this process, named by their numbers."""
         module: nn.Module = self.library_engine.module
         return module
+
+    @property
+    def weights_are_whole(self) -> bool:
+        """See `Engine.weights_are_whole`."""
+        return weights_are_whole(self.model)
+
+    def whole_weights(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """See `Engine.whole_weights`."""
+        return whole_weights(module)
 
     def ask(self, judge: Judge | None) -> None:
         """From now on ask `judge` before every update; see `Engine.ask`."""

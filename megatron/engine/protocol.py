@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -88,6 +89,15 @@ class Engine(Protocol):
     @property
     def model(self) -> nn.Module:
         """The layers of this process: children named by their numbers."""
+        ...
+
+    @property
+    def weights_are_whole(self) -> bool:
+        """Whether this process can read its weights without the others; where not (ZeRO 3), see `whole_weights`."""
+        ...
+
+    def whole_weights(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """Within it, parameters of `module` that are also the model's can be read (collective over the replicas where they are in pieces)."""
         ...
 
     def ask(self, judge: Judge | None) -> None:

@@ -35,9 +35,9 @@ class Reporter:
         self._screen.step(metrics)
 
     def evaluation(self, part: str, *, iteration: int, values: Mapping[str, float]) -> None:
-        """`part` ("validation" or "test") was evaluated after `iteration`."""
+        """`part` ("validation", "test", "tasks/piqa") was evaluated after `iteration`."""
         self._write(iteration, {f"{part}/{key}": value for key, value in values.items()})
-        described = ", ".join(f"{key} {value:.4f}" for key, value in values.items())
+        described = ", ".join(f"{key} {shown(value)}" for key, value in values.items())
         self._screen.message(f"{part} after iteration {iteration}: {described}")
 
     def event(self, iteration: int, values: Mapping[str, object], text: str) -> None:
@@ -70,6 +70,11 @@ class Reporter:
                 self._screen.message(
                     f"{type(writer).__name__} cannot write metrics any more ({error}); the run goes on without it"
                 )
+
+
+def shown(value: float) -> str:
+    """A measured value for the screen; the perplexity of long words may have fifteen digits."""
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def build_reporter(args: MonitoringArgs, *, rank: int, resumed: bool = False) -> Reporter:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megatron.checkpointing.loading.load import load_checkpoint
 from megatron.checkpointing.saving.replaced import check_what_is_replaced
@@ -25,7 +27,9 @@ from megatron.monitor.reporter import Reporter, build_reporter
 from megatron.mpu.shard import shard_of
 from megatron.neox_arguments import NeoXArgs
 from megatron.neox_arguments.derive import model_vocab_size, padded_vocab_size
+from megatron.tokenizer.base import Tokenizer
 from megatron.tokenizer.build import build_tokenizer
+from megatron.training.characters import CharacterCount
 from megatron.training.checkpointer import Checkpointer
 from megatron.training.data_ledger import load_ledger, refuse_changed_data
 from megatron.training.evaluate import Evaluator
@@ -41,6 +45,9 @@ from megatron.training.run_data import RunData, open_data
 from megatron.training.speed import build_speed
 from megatron.training.state import TrainState
 
+if TYPE_CHECKING:
+    from megatron.training.tasks import TaskEvaluation
+
 logger = get_logger(__name__)
 
 
@@ -50,6 +57,7 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     if args.save:
         check_can_save(args.save, group=world.groups.world)
     refuse_changed_data(args, world.groups.world)
+    task_evaluation = prepare_tasks(args, world)
     tokenizer = build_tokenizer(args)
     vocab_size = model_vocab_size(args, tokenizer.vocab_size)
     padded_rows = padded_vocab_size(args, vocab_size)
@@ -86,7 +94,14 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
         engine=engine,
         data=data,
         reporter=reporter,
-        evaluator=build_evaluator(args, engine, reporter, data),
+        evaluator=build_evaluator(
+            args,
+            engine,
+            reporter,
+            data,
+            tokenizer,
+            tasks=task_evaluation and task_evaluation(engine, reporter, tokenizer, alive=guards.alive),
+        ),
         checkpointer=checkpointer,
         exit_policy=build_exit_policy(args, world, checkpointer),
         speed=build_speed(args, vocab_size=padded_rows, device=world.device),
@@ -98,9 +113,31 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     return run, state
 
 
-def build_evaluator(args: NeoXArgs, engine: Engine, reporter: Reporter, data: RunData) -> Evaluator:
-    """Evaluates on the validation and test sets of the run's data."""
+def prepare_tasks(args: NeoXArgs, world: World) -> Callable[..., TaskEvaluation] | None:
+    """What makes the evaluation on the tasks of the configuration from an engine (collective); None where there are none.
+
+    Raises NeoXError when they cannot be run, before anything else is built.
+    """
+    if not args.eval_tasks:
+        return None
+    # Late: few runs have tasks, and every start would take longer.
+    from megatron.training.tasks import TaskEvaluation, find_tasks
+
+    return partial(TaskEvaluation, args, world, tasks=find_tasks(args, world))
+
+
+def build_evaluator(
+    args: NeoXArgs,
+    engine: Engine,
+    reporter: Reporter,
+    data: RunData,
+    tokenizer: Tokenizer,
+    *,
+    tasks: TaskEvaluation | None,
+) -> Evaluator:
+    """Evaluates on the validation and test sets of the run's data, and on its tasks."""
     factory, datasets = data.factory, data.datasets
+    count_characters = partial(CharacterCount, tokenizer, engine.groups) if args.char_level_ppl else None
     return Evaluator(
         engine,
         reporter,
@@ -108,6 +145,9 @@ def build_evaluator(args: NeoXArgs, engine: Engine, reporter: Reporter, data: Ru
         test=None if datasets.test is None else factory.evaluation(datasets.test),
         eval_interval=args.eval_interval,
         eval_iters=args.eval_iters,
+        tasks=tasks,
+        tasks_interval=args.eval_tasks_interval,
+        count_characters=count_characters,
     )
 
 

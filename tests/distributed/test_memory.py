@@ -12,7 +12,7 @@ import pytest
 
 from megatron.neox_arguments import NeoXArgs
 from megatron.planning.layout import Layout
-from megatron.planning.memory.kept_by_attention import window_mask_bytes
+from megatron.planning.memory.kept_by_attention import mask_bytes
 from megatron.planning.memory.sizes import Sizes
 from megatron.planning.memory.stage_activations import saved_bytes
 from megatron.planning.memory.stage_memory import counted_tensors, memory_by_stage, padded_rows, stage_layers
@@ -182,7 +182,7 @@ def test_saved_activations_are_those_of_each_rank(world: int, name: str) -> None
     stages = stage_layers(args, layout, padded_rows(args, layout, VOCABULARY))
     for rank, ranks in enumerate(counted(world)):
         layers = stages[rank * layout.stages // world]
-        assert saved_bytes(args, layout, sizes, layers) + window_mask_bytes(args, sizes) == pytest.approx(
+        assert saved_bytes(args, layout, sizes, layers) + mask_bytes(args, sizes) == pytest.approx(
             ranks[name].saved, rel=0.01
         )
 

@@ -76,6 +76,13 @@ class Messages(SilentScreen):
         self.texts.append(text)
 
 
+def test_an_evaluation_is_one_line_on_the_screen() -> None:
+    screen = Messages()
+    values = {"loss": 2.0, "perplexity": 7.389056, "char_perplexity": 2e12}
+    Reporter(screen).evaluation("validation/code", iteration=3, values=values)
+    assert screen.texts == ["validation/code after iteration 3: loss 2.0000, perplexity 7.3891, char_perplexity 2e+12"]
+
+
 @pytest.mark.parametrize(("broken", "reason"), [(FullDisk, "No space left"), (LostService, "the service is gone")])
 def test_a_writer_that_fails_is_named_once_and_the_others_go_on(broken: type[Recorder], reason: str) -> None:
     screen, other = Messages(), Recorder()

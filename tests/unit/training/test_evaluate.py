@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from megatron.training.evaluate import Evaluator, mean_loss, perplexity
+from megatron.training.evaluate import Evaluator, Totals, perplexity, total_loss
 from megatron.training.state import TrainState
 
 
@@ -22,13 +22,41 @@ class FakeEngine:
 class FakeReporter:
     def __init__(self) -> None:
         self.evaluations: list[tuple[str, int, float]] = []
+        self.values: list[Mapping[str, float]] = []
         self.messages: list[str] = []
 
     def evaluation(self, part: str, *, iteration: int, values: Mapping[str, float]) -> None:
         self.evaluations.append((part, iteration, values["loss"]))
+        self.values.append(values)
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+
+class FakeTasks:
+    def __init__(self) -> None:
+        self.ran_at: list[int] = []
+
+    def run(self, state: TrainState) -> None:
+        self.ran_at.append(state.iteration)
+
+
+class FakeCount:
+    """Counts ten characters a batch."""
+
+    begun = 0
+
+    def __init__(self) -> None:
+        FakeCount.begun += 1
+        self._batches = 0
+
+    def follow(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self._batches += 1
+            yield batch
+
+    def total(self) -> int:
+        return 10 * self._batches
 
 
 def source() -> Iterator[Any]:
@@ -41,7 +69,7 @@ def evaluator(reporter: FakeReporter, **changes: Any) -> Evaluator:
 
 
 def test_the_mean_weighs_tokens_not_batches() -> None:
-    assert mean_loss(FakeEngine(), source(), iterations=2) == 1.0  # type: ignore[arg-type]
+    assert total_loss(FakeEngine(), source(), iterations=2) == Totals(8.0, 8.0)  # type: ignore[arg-type]
 
 
 def test_validation_runs_every_interval_from_the_first_sample() -> None:
@@ -105,6 +133,39 @@ def test_no_batches_are_no_evaluation() -> None:
     reporter = FakeReporter()
     evaluator(reporter, eval_iters=0).finish(TrainState(iteration=7))
     assert (reporter.evaluations, reporter.messages) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("interval", "iterations"), [(0, [8]), (3, [3, 6, 8]), (4, [4, 8]), (100, [8])], ids=lambda value: str(value)
+)
+def test_tasks_run_every_interval_and_once_at_the_end(interval: int, iterations: list[int]) -> None:
+    tasks = FakeTasks()
+    runner = evaluator(FakeReporter(), tasks=tasks, tasks_interval=interval)
+    for iteration in range(1, 9):
+        runner.maybe_run(TrainState(iteration=iteration))
+    runner.finish(TrainState(iteration=8))
+    assert tasks.ran_at == iterations
+
+
+def test_a_resumed_run_runs_tasks_where_the_unbroken_one_does() -> None:
+    tasks = FakeTasks()
+    runner = evaluator(FakeReporter(), tasks=tasks, tasks_interval=3)
+    for iteration in range(5, 9):
+        runner.maybe_run(TrainState(iteration=iteration))
+    assert tasks.ran_at == [6]
+
+
+def test_perplexity_per_character_is_of_the_summed_loss_over_characters_counted_once_a_set() -> None:
+    reporter = FakeReporter()
+    FakeCount.begun = 0
+    runner = evaluator(reporter, count_characters=FakeCount)
+    for iteration in (5, 10):
+        runner.maybe_run(TrainState(iteration=iteration))
+    runner.finish(TrainState(iteration=10))
+    assert FakeCount.begun == 2  # validation and test
+    assert len(reporter.values) == 3
+    for values in reporter.values:
+        assert values == {"loss": 1.0, "perplexity": math.exp(1.0), "char_perplexity": math.exp(8.0 / 20)}
 
 
 def test_perplexity_overflows_to_infinity() -> None:
