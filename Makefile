@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements/requirements.txt requirements/requirements-torc
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt requirements/requirements-fast-tokenizers.txt requirements/requirements-tiktoken.txt requirements/requirements-wandb.txt requirements/requirements-comet.txt requirements/requirements-s3.txt requirements/requirements-transformers.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/requirements-dev.txt requirements/requirements-preprocessing.txt requirements/requirements-fast-tokenizers.txt requirements/requirements-tiktoken.txt requirements/requirements-wandb.txt requirements/requirements-comet.txt requirements/requirements-s3.txt requirements/requirements-transformers.txt requirements/requirements-lm-eval.txt
 	$(bin)/pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements/requirements-dev.txt
 	@touch $@
 

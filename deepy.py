@@ -29,10 +29,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def interrupt(number: int, frame: object) -> None:
+    """Ctrl-C, until something listens to it that has started processes."""
+    interrupts.append(number)
+    raise KeyboardInterrupt
+
+
+interrupts: list[int] = []
+
 if __name__ == "__main__":
-    # The other imports are inside main, so that Ctrl-C is answered from the first moment on.
+    # The other imports are within, so that Ctrl-C is answered from the first moment on.
     try:
+        import signal
+
+        signal.signal(signal.SIGINT, interrupt)
         sys.exit(main())
-    except KeyboardInterrupt:
+    except SystemExit:
+        raise
+    except BaseException as error:
+        # Compiled code may make an error of its own of a KeyboardInterrupt (pydantic's SchemaError and PanicException).
+        if not (interrupts or isinstance(error, KeyboardInterrupt)):
+            raise
         sys.stderr.write("interrupted: nothing was started\n")
         sys.exit(130)

@@ -2,7 +2,7 @@
 
 import signal
 
-from megatron.launcher.worker import run_worker
+from megatron.launcher.worker import importing, run_worker
 from megatron.neox_arguments import NeoXArgs
 from megatron.stopping import PoliteSignals
 
@@ -15,7 +15,8 @@ def main() -> int:
     signals.note([signal.SIGUSR1])
     args = NeoXArgs.consume_neox_args()
     # Imported late, so that a mistake in the configuration is told before torch is loaded.
-    from megatron.training.pretrain import pretrain
+    with importing():
+        from megatron.training.pretrain import pretrain
 
     return pretrain(args, signals).exit_status
 

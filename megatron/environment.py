@@ -132,6 +132,10 @@ JOB_VARIABLE = "NEOX_JOB"
 """The name of the job, the same in all its attempts and for all its ranks."""
 
 
+COMMAND_VARIABLE = "NEOX_COMMAND"
+"""The words of deepy.py that started the job, as a shell reads them."""
+
+
 def note_start(environment: MutableMapping[str, str] | None = None, *, anew: bool = False) -> None:
     """Let this process and those it starts know since when the job runs: from now on, unless it is known already. anew: now it begins.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -29,6 +30,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-matrix", action="store_true", help="rewrite the matrix's results and its table in the README"
     )
+
+
+# Collecting makes only what stays. The garbage collector does not look at it, neither now nor in every test and process forked from here.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collected objects leave the garbage collector's sight; from here on it works as always."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,10 @@
 """Worlds of forked ranks that run training engines, and the plain torch run they are compared with.
 
-DeepSpeed and what torch imports at the first optimizer are imported here, once, in the parent: ranks are then forked in no time.
+DeepSpeed and torch's compiler, which recomputation imports, are imported here, once, in the parent: ranks are then forked in no time.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch._dynamo  # would take every rank that recomputes a second
 from torch import Tensor, nn
 
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(tempfile.gettempdir(), "deepy-neox-tests-torch-extensions"))
@@ -38,9 +38,6 @@ from tests.toy_model import (
     micro_batches,
     toy_specs,
 )
-
-torch.optim.AdamW([nn.Parameter(torch.ones(1))])  # imports torch._dynamo, which would take every rank a second
-gc.freeze()  # or each collection in a rank looks at everything imported here; ZeRO-3 collects whenever an engine is built
 
 ROWS = 8
 CLIPPING = 0.5

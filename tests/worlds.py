@@ -6,6 +6,7 @@ not inherit a started thread pool, so the parent never runs an operator with mor
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -68,6 +69,7 @@ def _receive(pipe: Any, rank: int, timeout_seconds: float) -> tuple[bool, Any]:
 def _rank_main(
     rank: int, size: int, directory: str, sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
+    gc.freeze()  # or every collection looks at all that the parent holds: thousands of collected tests
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
     try:

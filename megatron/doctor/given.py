@@ -24,6 +24,8 @@ STAND_IN = {
     "seq_length": 64,
     "tokenizer_type": "CharLevelTokenizer",
     "user_script": "generate.py",
+    "load": "nothing",
+    "load_if_exists": True,
     "max_restarts": 0,
     "elastic": False,
 }

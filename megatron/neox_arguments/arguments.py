@@ -14,6 +14,7 @@ from megatron.errors import ConfigError
 from megatron.neox_arguments.derive import derive_lr_decay_steps
 from megatron.neox_arguments.keys.checkpoints import CheckpointArgs
 from megatron.neox_arguments.keys.deepspeed import DeepSpeedArgs
+from megatron.neox_arguments.keys.evaluation import EvaluationArgs
 from megatron.neox_arguments.keys.generation import GenerationArgs
 from megatron.neox_arguments.keys.guards import GuardArgs
 from megatron.neox_arguments.keys.model import ModelArgs
@@ -42,6 +43,7 @@ class NeoXArgs(
     GuardArgs,
     CheckpointArgs,
     GenerationArgs,
+    EvaluationArgs,
     TokenizerArgs,
     RunnerArgs,
     DeepSpeedArgs,

@@ -11,9 +11,12 @@ from typing import Any
 import torch
 
 from megatron.neox_arguments import NeoXArgs
+from megatron.optim.without_compiler import keep_compiler_out
 
 DEFAULT_BETAS = (0.9, 0.999)
 DEFAULT_EPS = 1e-8
+
+keep_compiler_out(torch.optim.AdamW)
 
 
 def build_adam(args: NeoXArgs, param_groups: list[dict[str, Any]]) -> torch.optim.AdamW:

@@ -17,7 +17,8 @@ from tests.cluster.launches import SESSIONS
 from tests.cluster.patience import wait_until
 from tests.cluster.table import TRAIN, Measured, Seconds
 from tests.cluster.ways import HOSTFILE, NODE_TIMEOUT, Way
-from tests.end_to_end.runs import SMALL, train
+from tests.end_to_end.forked import train_forked
+from tests.end_to_end.runs import SMALL
 
 pytestmark = pytest.mark.cluster
 
@@ -36,7 +37,7 @@ def config(small_data: Path) -> dict[str, Any]:
 def losses(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """Of the same training in two processes of one host."""
     directory = tmp_path_factory.mktemp("local") / "run"
-    return train(directory, small_data, **TRAINING, train_iters=LONG, num_gpus=2, launcher="local").losses
+    return train_forked(directory, small_data, **TRAINING, train_iters=LONG, num_gpus=2).losses
 
 
 def losses_in(directory: Path) -> list[float]:

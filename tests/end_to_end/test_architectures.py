@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.runs import train
+from tests.end_to_end.forked import train_forked
 
 LLAMA_LIKE: dict[str, Any] = {
     "norm": "rmsnorm",
@@ -47,8 +47,8 @@ def test_tensor_sequence_and_pipeline_parallel_runs_equal_one_process(
     name: str, tmp_path: Path, small_data: Path
 ) -> None:
     settings = {**LLAMA_LIKE, **ARCHITECTURES[name]}
-    alone = train(tmp_path / "alone", small_data, num_gpus=1, **settings)
-    split = train(tmp_path / "split", small_data, **SPLIT, **settings)
+    alone = train_forked(tmp_path / "alone", small_data, num_gpus=1, **settings)
+    split = train_forked(tmp_path / "split", small_data, **SPLIT, **settings)
     assert len(alone.losses) == 6
     assert alone.losses[-1] < alone.losses[0] - 0.5
     assert split.losses == pytest.approx(alone.losses, rel=1e-5, abs=0)

@@ -15,7 +15,8 @@ from megatron.data.audit.segment import Moves
 from megatron.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megatron.errors import DataError, NeoXError
 from tests.conftest import REPOSITORY
-from tests.end_to_end.runs import TrainedRun, run_deepy, train
+from tests.end_to_end.forked import train_forked
+from tests.end_to_end.runs import TrainedRun, run_deepy
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> TrainedRu
     directory = tmp_path_factory.mktemp("audited")
     for path in small_data.parent.glob(f"{small_data.name}.*"):
         shutil.copy(path, directory / f"x{path.name.removeprefix(small_data.name)}")
-    return train(directory / "run", directory / "x", train_iters=4, num_gpus=2, eval_iters=0, pack_impl="unpacked")
+    return train_forked(
+        directory / "run", directory / "x", train_iters=4, num_gpus=2, eval_iters=0, pack_impl="unpacked"
+    )
 
 
 @pytest.fixture(scope="module")

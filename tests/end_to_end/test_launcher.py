@@ -282,11 +282,13 @@ def test_a_script_that_is_not_there_and_a_wrong_command_line(tmp_path):
 
 def test_generation_is_folded_to_one_copy_of_the_model(tmp_path):
     (tmp_path / "generate.py").write_text("")
+    (tmp_path / "latest").write_text("")
     (tmp_path / "a.yml").write_text(CONFIG)
     words = [
         "--dry-run",
         "generate.py",
         "a",
+        "load=.",
         "model_parallel_size=2",
         "pipe_parallel_size=2",
         "num_gpus=8",
@@ -296,8 +298,10 @@ def test_generation_is_folded_to_one_copy_of_the_model(tmp_path):
         [sys.executable, REPOSITORY / "deepy.py", *words], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert "localhost (ranks 0 to 1)" in result.stdout
-    assert "generate.py runs one copy of the model: pipe_parallel_size 0 on 2 processes" in result.stdout
+    assert "localhost (ranks 0 to 3)" in result.stdout
+    assert (
+        "generate.py runs one copy of the model on 4 processes: 2 pipeline stages x 2 tensor-parallel" in result.stdout
+    )
 
 
 def test_nothing_before_the_workers_imports_torch():

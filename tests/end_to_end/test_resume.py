@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from megatron.checkpointing.digest import logical_sha256
-from tests.end_to_end.runs import TrainedRun, run_deepy, start_deepy, train, write_config
+from tests.end_to_end.forked import train_forked
+from tests.end_to_end.runs import TrainedRun, run_deepy, start_deepy, write_config
 
 ITERATIONS = 40
 SETTINGS = {
@@ -29,7 +30,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> TrainedRun:
-    return train(tmp_path_factory.mktemp("uninterrupted") / "run", small_data, **SETTINGS)
+    return train_forked(tmp_path_factory.mktemp("uninterrupted") / "run", small_data, **SETTINGS)
 
 
 def wait_for_iteration(directory: Path, iteration: int, process: subprocess.Popen[str]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.runs import TrainedRun, train
+from tests.end_to_end.forked import train_forked
+from tests.end_to_end.runs import TrainedRun
 
 ITERATIONS = 12
 RESUMED = 5
@@ -44,7 +45,7 @@ def test_growing_batches_and_sequences_go_on_in_another_layout(tmp_path: Path, s
         "eval_interval": 4,
         "checkpoint_factor": RESUMED,
     }
-    plain = train(tmp_path / "one", small_data, num_gpus=1, **settings)
+    plain = train_forked(tmp_path / "one", small_data, num_gpus=1, **settings)
     steps = list(plain.steps.values())
     assert [step["consumed_samples"] for step in steps] == [sum(SAMPLES[: k + 1]) for k in range(ITERATIONS)]
     tokens = [samples * length for samples, length in zip(SAMPLES, LENGTHS, strict=True)]
@@ -58,7 +59,7 @@ def test_growing_batches_and_sequences_go_on_in_another_layout(tmp_path: Path, s
     kept = tmp_path / "one" / "checkpoints" / f"global_step{RESUMED}"
     shutil.copytree(kept, tmp_path / "split" / "checkpoints" / kept.name)
     (tmp_path / "split" / "checkpoints" / "latest").write_text(kept.name)
-    split = train(tmp_path / "split", small_data, num_gpus=2, pipe_parallel_size=2, **settings)
+    split = train_forked(tmp_path / "split", small_data, num_gpus=2, pipe_parallel_size=2, **settings)
     assert f"continuing after iteration {RESUMED}" in split.printed
     assert split.losses == pytest.approx(plain.losses[RESUMED:], rel=1e-5, abs=0)
     counters = ("consumed_samples", "consumed_tokens")

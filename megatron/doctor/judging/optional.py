@@ -43,6 +43,7 @@ OPTIONAL = (
         "tools/ckpts: the proof that a converted model computes the same",
         "models are read by training and generation all the same, and not exported, for want of the proof",
     ),
+    Optional("lm-eval", "lm_eval", "eval.py, and eval_tasks while training", "validation sets are measured without it"),
     Optional("tensorboard", "tensorboard", "tensorboard_dir", "metrics.jsonl has the same numbers"),
     Optional("wandb", "wandb", "use_wandb", "metrics.jsonl has the same numbers"),
     Optional("comet-ml", "comet_ml", "use_comet", "metrics.jsonl has the same numbers"),
@@ -53,7 +54,7 @@ OPTIONAL = (
     Optional("ftfy", "ftfy", "preprocess_data.py --ftfy", "texts are taken as they are"),
 )
 
-NOT_ASKED_FOR = {"transformer-engine": "its keys are refused", "lm-eval": "no command evaluates with it"}
+NOT_ASKED_FOR = {"transformer-engine": "its keys are refused"}
 """Packages that nothing uses yet, and how that shows."""
 
 

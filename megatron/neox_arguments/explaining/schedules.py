@@ -33,16 +33,9 @@ def growth(args: NeoXArgs) -> dict[str, str]:
 
 
 def evaluation(args: NeoXArgs, sets: Sequence[str], *, test: bool) -> str:
-    """On which sets a run is evaluated, how much of them and when. sets: names of the validation sets that have data; test: whether
-    there is a test part."""
-    if args.eval_iters == 0:
-        return "none: eval_iters is 0"
-    amount = f"{args.eval_iters} batches of {args.train_batch_size} samples"
-    tested = [f"test after training, {amount}"] if test else []
-    if not sets:
-        return "; ".join([f"none while training: {_why_none(args)}", *tested])
-    empty = [f"{name} holds no documents" for name in validation_sets(args) if name not in sets]
-    return "; ".join([f"{', '.join(sets)} {_when(args)}, {amount}{' each' if len(sets) > 1 else ''}", *empty, *tested])
+    """On which sets a run is evaluated, how much of them and when, and on which tasks. sets: names of the validation sets that have data;
+    test: whether there is a test part."""
+    return "; ".join([_samples(args, sets, test=test), *_tasks(args)])
 
 
 def configured_evaluation(args: NeoXArgs) -> str:
@@ -53,6 +46,24 @@ def configured_evaluation(args: NeoXArgs) -> str:
     else:
         valid, test = bool(args.valid_data_paths), bool(args.test_data_paths)
     return evaluation(args, [*[UNNAMED] * valid, *validation_sets(args)], test=test)
+
+
+def _samples(args: NeoXArgs, sets: Sequence[str], *, test: bool) -> str:
+    if args.eval_iters == 0:
+        return "none: eval_iters is 0"
+    amount = f"{args.eval_iters} batches of {args.train_batch_size} samples"
+    tested = [f"test after training, {amount}"] if test else []
+    if not sets:
+        return "; ".join([f"none while training: {_why_none(args)}", *tested])
+    empty = [f"{name} holds no documents" for name in validation_sets(args) if name not in sets]
+    return "; ".join([f"{', '.join(sets)} {_when(args)}, {amount}{' each' if len(sets) > 1 else ''}", *empty, *tested])
+
+
+def _tasks(args: NeoXArgs) -> list[str]:
+    if not args.eval_tasks:
+        return []
+    interval = f"every {args.eval_tasks_interval} iterations and " if args.eval_tasks_interval else ""
+    return [f"tasks {', '.join(args.eval_tasks)} {interval}after training"]
 
 
 def _curriculum_steps(args: NeoXArgs) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,11 +14,12 @@ class GenerationArgs(Group):
 
     text_gen_type: Literal["unconditional", "input-file", "interactive", "precompute"] = Field(DERIVED)
     """`unconditional` starts from the end-of-document token, `input-file` continues each line of sample_input_file, `interactive` asks
-    in the terminal, `precompute` computes reference log-probabilities. Default: input-file when sample_input_file is given, else
+    in the terminal, `precompute` stores the log-probability of every token of the configured datasets beside them. Default: input-file when sample_input_file is given, else
     unconditional."""
 
     precompute_model_name: str | None = None
-    """Name under which precomputed log-probabilities of a reference model are stored."""
+    """Name of the model whose log-probabilities `precompute` stores: beside DATASET lies DATASET_NAME, an fp32 dataset of the same sequences.
+    Its number i is the log-probability of token i + 1, given all before it that the model can read; the last is 0."""
 
     temperature: Number = Field(0.0, ge=0)
     """Logits are divided by this before sampling: below 1 sharper, above 1 flatter. 0 always takes the most likely token."""
@@ -33,7 +34,16 @@ class GenerationArgs(Group):
     """Also write the logits of every generated token to the output file (large: one number for each vocabulary entry)."""
 
     maximum_tokens: Integer = Field(64, ge=1)
-    """Tokens generated at most for each prompt; an end-of-document token stops earlier."""
+    """Tokens generated at most for each prompt; an end-of-document token, a stop string or a stop token ends it earlier."""
+
+    stop_strings: Texts = ()
+    """Texts that end a completion and are no part of it, e.g. `["\\n\\n", "Question:"]`, wherever the borders of tokens lie."""
+
+    stop_tokens: tuple[Annotated[Integer, Field(ge=0)], ...] = ()
+    """Numbers of tokens that end a completion, besides the end-of-document token."""
+
+    generation_batch_size: Integer = Field(16, ge=1)
+    """Prompts that are completed at once. More are faster and take more memory; the samples stay the same."""
 
     prompt_end: str = "\n"
     """In interactive mode, the text that ends a prompt."""
@@ -49,9 +59,3 @@ class GenerationArgs(Group):
 
     recompute: bool = False
     """Run the whole sequence again for each token instead of keeping keys and values: slow, for checking the cache."""
-
-    eval_results_prefix: str = ""
-    """Text put before the name of the file with evaluation results."""
-
-    eval_tasks: Texts | None = None
-    """Tasks of the evaluation harness to run, e.g. `["lambada_openai", "piqa"]`."""

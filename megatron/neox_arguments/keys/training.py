@@ -126,7 +126,9 @@ class TrainingArgs(Group):
     give a less noisy loss. Beyond its end a set is read again."""
 
     char_level_ppl: bool = False
-    """Also report perplexity per character in evaluations, which makes tokenizers comparable."""
+    """Also report perplexity per character (`char_perplexity`) of validation and test data: e to the power of the summed loss divided by
+    the characters that the predicted tokens stand for, which makes tokenizers comparable. The end of a document counts as one character. The
+    first evaluation on a set takes longer, as it turns its tokens into text."""
 
     exit_interval: Integer | None = Field(None, ge=1)
     """Save and stop at each multiple of this iteration number, with exit status 0. For queues with a time limit, exit_duration_minutes knows

@@ -54,7 +54,6 @@ NOT_BUILT: dict[str, str] = {
     # data
     "data_impl": "the format before mmap",
     "short_seq_prob": "masked-language-model data",
-    "char_level_ppl": "perplexity per character",
     **dict.fromkeys(("train_reward_data_paths", "valid_reward_data_paths", "test_reward_data_paths"), "reward data"),
     **{
         f"{sign}_{part}{label}_data_paths": "pairwise data"
@@ -70,7 +69,6 @@ NOT_BUILT: dict[str, str] = {
     **dict.fromkeys(("fp32_reinforce", "kl_impl", "kl_div_beta", "reinforce_leave_one_out"), _POST_TRAINING),
     "serve_model_weights": _ONLINE,
     **dict.fromkeys(("weight_server_port", "online_dataserver_ips", "online_dataserver_ports"), _ONLINE),
-    "precompute_model_name": "precomputing log-probabilities",
     # memory and speed
     "contiguous_checkpointing": "one buffer for kept activations (PYTORCH_ALLOC_CONF=expandable_segments:True helps against fragmented memory)",
     "profile_backward": "timing recomputed layers",

@@ -32,6 +32,22 @@ from megatron.neox_arguments.resolving.checks.data import (
     check_split,
     check_weights_match_paths,
 )
+from megatron.neox_arguments.resolving.checks.evaluation import (
+    check_evaluation_has_a_model,
+    check_evaluation_has_tasks,
+    check_example_limit,
+    check_include_path,
+    check_task_names,
+)
+from megatron.neox_arguments.resolving.checks.generation import (
+    check_a_person_is_heard,
+    check_model_is_named,
+    check_precomputed_has_a_name,
+    check_prompts_are_named,
+    check_prompts_exist,
+    check_stop_strings,
+    check_there_is_something_to_precompute,
+)
 from megatron.neox_arguments.resolving.checks.guards import check_loss_spike
 from megatron.neox_arguments.resolving.checks.hosts import (
     check_hostfile_exists,
@@ -147,6 +163,15 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_part_size,
     check_one_lr_schedule,
     check_something_is_loaded,
+    check_evaluation_has_tasks,
+    check_evaluation_has_a_model,
+    check_example_limit,
+    check_task_names,
+    check_stop_strings,
+    check_prompts_are_named,
+    check_a_person_is_heard,
+    check_precomputed_has_a_name,
+    check_there_is_something_to_precompute,
     check_loss_spike,
     check_time_limit,
     check_restarts,
@@ -159,9 +184,12 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
 RUN_CHECKS: tuple[Callable[[Any], None], ...] = (
     check_data_is_given,
     check_tokenizer_files,
+    check_include_path,
     check_packages,
+    check_model_is_named,
     check_load_of_another_program,
     check_checkpoint_exists,
+    check_prompts_exist,
 )
 """Checks of what lies on this machine; not made while planning, when nothing will run."""
 

@@ -280,6 +280,7 @@ def test_checkpoint_iterations(keys: dict[str, Any], expected: list[int]) -> Non
 def test_generation_needs_no_training_keys() -> None:
     args = build(
         user_script="generate.py",
+        load="hf:organisation/model",
         train_micro_batch_size_per_gpu=None,
         train_iters=None,
         tokenizer_type="CharLevelTokenizer",

@@ -85,6 +85,9 @@ def test_keys_of_our_own_are_few(reference: Path) -> None:
         *("vocab_size", "use_bias_in_output_layer", "trust_checkpoint"),
         *("reset_attention_mask", "reset_position_ids", "context_parallel_size"),
         *("rampup_batch_size", "validation_sets", "recompute_granularity"),
+        *("eval_tasks_interval", "eval_include_path", "eval_num_fewshot"),
+        *("eval_limit", "eval_batch_size", "eval_log_samples"),
+        *("stop_strings", "stop_tokens", "generation_batch_size"),
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from megatron.components import STORES, TOKENIZERS, WRITERS
 from megatron.neox_arguments.conflict import Conflict
+from megatron.neox_arguments.resolving.checks.evaluation import is_evaluation
 from megatron.neox_arguments.resolving.checks.run import needs_training_keys
 from megatron.neox_arguments.resolving.checks.stores import URL_KEYS, protocol_of
 from megatron.registry import Registry
@@ -45,6 +46,8 @@ def _needed(args: Draft) -> Iterator[tuple[str, str, str | None]]:
         store = STORES.get(protocol_of(getattr(args, key)) or "")
         if store is not None:
             yield key, store.package, store.requirement
+    if args.eval_tasks and (is_evaluation(args) or needs_training_keys(args)):
+        yield "eval_tasks", "lm_eval", "requirements-lm-eval.txt"
 
 
 def _chosen(args: Draft) -> Iterator[tuple[str, Registry, str]]:

@@ -36,6 +36,7 @@ def detail(**config: Any) -> str:
         ({"save_interval": 5}, "renamed", "read as checkpoint_factor: 5; "),
         ({"output_layer_parallelism": "row"}, "renamed", 'read as output_layer_parallelism: "column"'),
         ({"sliding_window_width": 128}, "changed", "GPT-NeoX lets it see one more"),
+        ({"pos_emb": "alibi"}, "changed", "GPT-NeoX multiplies it by the layer's number where apply_query_key_layer"),
         ({"gpt_j_residual": True}, "changed", "once a tensor rank"),
         ({"gpt_j_residual": False}, "same", ""),
         ({"gradient_clipping": 1}, "changed", "does not clip"),

@@ -39,6 +39,14 @@ def arguments(**changes: Any) -> NeoXArgs:
             "test after training, 5 batches of 8 samples",
         ),
         ({"data_path": "a", "eval_iters": 0}, "none: eval_iters is 0"),
+        (
+            {"data_path": "a", "eval_iters": 0, "eval_tasks": ["piqa", "arc_easy"], "eval_tasks_interval": 20},
+            "none: eval_iters is 0; tasks piqa, arc_easy every 20 iterations and after training",
+        ),
+        (
+            {"data_path": "a", "split": "8,1,0", "eval_tasks": ["piqa"]},
+            "validation every 10 iterations and after training, 5 batches of 8 samples; tasks piqa after training",
+        ),
         ({"data_path": "a", "split": "100,0,0"}, 'none while training: split "100,0,0" leaves no documents for validation'),
         ({"data_path": "a", "split": "100"}, 'none while training: split "100" leaves no documents for validation'),
         ({**LISTS, "valid_data_paths": []}, "none while training: valid_data_paths is empty"),

@@ -37,4 +37,5 @@ def test_packages_are_looked_for_when_a_run_needs_them_only(monkeypatch: pytest.
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert build(**RUN).tensorboard_dir is None
     assert build(tensorboard_dir="logs").tensorboard_dir == "logs"
-    assert build(**{**RUN, "user_script": "generate.py"}, tensorboard_dir="logs").tensorboard_dir == "logs"
+    generation = {**RUN, "user_script": "generate.py", "load": "hf:organisation/model"}
+    assert build(**generation, tensorboard_dir="logs").tensorboard_dir == "logs"

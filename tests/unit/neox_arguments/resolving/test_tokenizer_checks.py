@@ -44,7 +44,8 @@ def test_tokenizers_that_need_no_files_are_not_asked_for_any() -> None:
 
 
 def test_generation_needs_the_tokenizer_too() -> None:
-    assert '"vocab_file" is not given' in problem(tokenizer_type="SPMTokenizer", user_script="generate.py")
+    run = {"user_script": "generate.py", "load": "hf:organisation/model"}
+    assert '"vocab_file" is not given' in problem(tokenizer_type="SPMTokenizer", **run)
 
 
 def test_files_that_do_not_exist_are_named(tmp_path: Path) -> None:

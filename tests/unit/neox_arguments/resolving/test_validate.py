@@ -146,7 +146,7 @@ UNBUILT: list[tuple[dict[str, Any], str]] = [
         '"moe_num_experts" is 8: mixture of experts is not supported yet; remove the key or set it to 1',
     ),
     ({"norm": "te_rmsnorm"}, 'norm "te_rmsnorm" is not supported yet; choose one of layernorm, rmsnorm'),
-    ({"pos_emb": "alibi"}, 'position embedding "alibi" is not supported yet'),
+    ({"pos_emb": "rpe"}, 'position embedding "rpe" is not supported yet'),
     ({"optimizer": {"type": "Lion"}}, 'optimizer "lion" is not supported yet; choose one of adam, adamw'),
     ({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}, "weights in host memory"),
     ({"zero_optimization": {"stage": 3, "cpu_offload_param": True}}, "weights in host memory"),

@@ -84,7 +84,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "num_attention_heads": heads,
         "hidden_size": heads * head_dim,
         "seq_length": tensor * context * draw(st.integers(1, 4000)),
-        "pos_emb": draw(st.sampled_from(["rotary", "learned", "none"])),
+        "pos_emb": draw(st.sampled_from(["rotary", "learned", "alibi", "none"])),
         "rotary_pct": draw(st.sampled_from([0.25, 0.4, 0.5, 1.0])),
         "model_parallel_size": tensor,
         "context_parallel_size": context,
