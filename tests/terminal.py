@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import subprocess
 import termios
 import time
@@ -34,14 +35,20 @@ class Terminal:
         """Press these keys."""
         os.write(self._master, keys.encode(errors="surrogateescape"))
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C once the program waits for keys: a signal between its prompt and that counts only with the next key."""
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the program once it waits for keys: one that comes between its prompt and that counts only with the next key.
+
+        SIGINT is sent by pressing Ctrl-C.
+        """
         end = time.monotonic() + 60
         stat = Path(f"/proc/{self.process.pid}/stat")
         while stat.read_text().rpartition(")")[2].split()[0] != "S":
             assert time.monotonic() < end, "the program does not wait for keys"
             time.sleep(0.01)
-        self.type(CTRL_C)
+        if number == signal.SIGINT:
+            self.type(CTRL_C)
+        else:
+            self.process.send_signal(number)
 
     def await_text(self, text: str, *, seconds: float = 60) -> None:
         """Wait until `text` is printed, after what was awaited before."""

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
 
-from megatron.generation.prompts import prompts_of_person
-
 HISTORY_LINES = 1000
 
 
@@ -72,6 +70,21 @@ class Keyboard:
         half = self._readline.get_line_buffer() if self._readline is not None else ""
         self._dropped = bool(self._lines or half)
         raise KeyboardInterrupt
+
+
+def prompts_of_person(read_line: Callable[[], str], *, prompt_end: str) -> Iterator[str]:
+    """Prompts typed by a person, each ended by `prompt_end` (at the end of a line), until the end of input.
+
+    `read_line` returns the next line with its line break, or an empty string at the end of input.
+    """
+    typed = ""
+    while line := read_line():
+        typed += line
+        if typed.endswith((prompt_end, prompt_end + "\n")):
+            yield typed.removesuffix("\n").removesuffix(prompt_end)
+            typed = ""
+    if typed.strip():
+        yield typed
 
 
 def history_file() -> Path:

@@ -1,9 +1,8 @@
-"""Where prompts come from: nowhere (unconditional), a file, or a person at the keyboard."""
+"""Where prompts come from: nowhere (unconditional), or a file (a person's are those of `keyboard.py`)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,29 +51,15 @@ def prompts_of_file(path: str) -> dict[int, str]:
             f'"sample_input_file" is "{path}": there is no such file; give a text file with one prompt a line'
         )
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(f'"sample_input_file" is "{path}": it cannot be read ({error.strerror})') from error
     except UnicodeDecodeError as error:
         raise DataError(
             f'"sample_input_file" is "{path}": byte {error.start} is not UTF-8; save the file as UTF-8 text'
         ) from error
-    prompts = {number: line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    prompts = {number: line for number, line in enumerate(lines, start=1) if line.strip()}
     if not prompts:
         raise DataError(f'"sample_input_file" is "{path}": the file holds no prompt; write one prompt a line')
     return prompts
-
-
-def prompts_of_person(read_line: Callable[[], str], *, prompt_end: str) -> Iterator[str]:
-    """Prompts typed by a person, each ended by `prompt_end` (at the end of a line), until the end of input.
-
-    `read_line` returns the next line with its line break, or an empty string at the end of input.
-    """
-    typed = ""
-    while line := read_line():
-        typed += line
-        if typed.endswith((prompt_end, prompt_end + "\n")):
-            yield typed.removesuffix("\n").removesuffix(prompt_end)
-            typed = ""
-    if typed.strip():
-        yield typed

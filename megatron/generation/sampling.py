@@ -56,7 +56,7 @@ def at_quantile(probabilities: Tensor, uniform: Tensor) -> Tensor:
     sums = probabilities.double().cumsum(dim=-1)
     wanted = uniform[:, None] * sums[:, -1:]
     chosen = torch.searchsorted(sums, wanted, right=True)[:, 0]
-    # A number just below 1 may round up to the whole sum: then the last token that has a probability.
+    # Sums of a GPU are rounded apart, and may rise behind the last token that has a probability. NaN finds a place behind all tokens.
     last = (probabilities > 0).long().mul(torch.arange(probabilities.shape[-1], device=chosen.device)).amax(dim=-1)
     return torch.minimum(chosen, last)
 

@@ -15,11 +15,14 @@ from megatron.conversion.converting.write import write_checkpoint
 from megatron.generation.complete import CompletionSettings, complete_tokens
 from megatron.generation.decode import Decoder
 from megatron.generation.load import load_model
+from megatron.generation.model import InferenceModel
 from megatron.generation.sampling import GREEDY, SamplingSettings
 from megatron.initialize import World, join_world
 from megatron.mpu.groups import single_process_groups
-from megatron.tokenizer.char_level import CharLevelTokenizer
+from megatron.mpu.linear import ParallelLinear
+from megatron.mpu.packed import can_pack
 from tests.unit.conversion.in_memory import MemorySource, opened, weights_of
+from tests.unit.generation.models import SmallTokenizer
 from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args
 from tests.worlds import run_world
 
@@ -52,18 +55,6 @@ class Found:
 
     greedy: dict[str, Text] = field(default_factory=dict)
     sampled: dict[str, Text] = field(default_factory=dict)
-
-
-class SmallTokenizer(CharLevelTokenizer):
-    """As many tokens as the models have rows, none of which ends a document."""
-
-    @property
-    def vocab_size(self) -> int:
-        return VOCAB_SIZE
-
-    @property
-    def eod(self) -> int:
-        return -1
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +133,7 @@ def generate(directory: Path, name: str, layout: str) -> Found:
         args = build_args(**settings)
         world = world or (World(single_process_groups(), torch.device("cpu")) if size == 1 else join_world(args))
         model = load_model(args, world, SmallTokenizer())
+        assert is_packed(model) or not can_pack(torch.ones(1))
         decoder = Decoder(model, vocab_size=VOCAB_SIZE, max_positions=args.max_position_embeddings)
         found.greedy[f"{stored}, cache"] = complete(decoder, PROMPTS, GREEDY)
         if stored == "ours":
@@ -154,6 +146,10 @@ def generate(directory: Path, name: str, layout: str) -> Found:
             decoder = Decoder(model, vocab_size=VOCAB_SIZE, max_positions=args.max_position_embeddings, recompute=True)
             found.greedy["recompute"] = complete(decoder, PROMPTS, GREEDY)
     return found
+
+
+def is_packed(model: InferenceModel) -> bool:
+    return all(module.weight.numel() == 0 for module in model.modules() if isinstance(module, ParallelLinear))
 
 
 def complete(decoder: Decoder, prompts: list[list[int]], sampling: SamplingSettings, *, first_sample: int = 0) -> Text:

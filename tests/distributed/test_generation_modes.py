@@ -26,8 +26,8 @@ from megatron.generation.precompute import precompute
 from megatron.generation.run import completion_settings
 from megatron.initialize import World, join_world
 from megatron.mpu.groups import single_process_groups
-from megatron.tokenizer.char_level import CharLevelTokenizer
 from tests.unit.conversion.in_memory import opened
+from tests.unit.generation.models import SmallTokenizer
 from tests.unit.model.builders import VARIANTS, VOCAB_SIZE, build_args
 from tests.worlds import run_world
 
@@ -39,16 +39,8 @@ TYPED = f"AB\n\n{LONG}\nAB\n"
 RULE = "─" * 20
 
 
-class SmallTokenizer(CharLevelTokenizer):
-    """As many tokens as the models have rows, none of which ends a document."""
-
-    @property
-    def vocab_size(self) -> int:
-        return VOCAB_SIZE
-
-    @property
-    def eod(self) -> int:
-        return -1
+class LetterTokenizer(SmallTokenizer):
+    """Characters from A on as the small vocabulary of the models."""
 
     def tokenize(self, text: str) -> list[int]:
         return [token - 64 for token in super().tokenize(text)]
@@ -135,7 +127,7 @@ def test_log_probabilities_are_those_of_one_process_and_of_whole_texts(
 def whole_text(folder: Path, name: str, tokens: list[int]) -> list[float]:
     """The log-probability of each token but the first by the whole logits, and 0."""
     world = World(single_process_groups(), torch.device("cpu"))
-    model = load_model(build_args(**VARIANTS[name], load=str(folder / name)), world, SmallTokenizer())
+    model = load_model(build_args(**VARIANTS[name], load=str(folder / name)), world, LetterTokenizer())
     hidden = model.hidden(torch.tensor([tokens]), torch.arange(len(tokens))[None])
     assert hidden is not None
     log_probabilities = model.gathered_logits(hidden[:, 0], vocab_size=VOCAB_SIZE).log_softmax(-1)
@@ -161,7 +153,7 @@ def converse_and_precompute(folder: Path, name: str, layout: str) -> Found:
         data_path=str(folder / "mine_text_document"),
     )
     world = join_world(args) if sizes else World(single_process_groups(), torch.device("cpu"))
-    tokenizer = SmallTokenizer()
+    tokenizer = LetterTokenizer()
     model = load_model(args, world, tokenizer)
     decoder = InterruptedOnce(model, vocab_size=VOCAB_SIZE, max_positions=16)
     printed = io.StringIO()

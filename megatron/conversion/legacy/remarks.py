@@ -32,6 +32,11 @@ def differing_computations(
             "with gpt_j_residual and use_bias_in_mlp: false GPT-NeoX leaves out the output of attention (a defect of it), so this model was "
             "trained without attention; ours adds it"
         )
+    if args.pos_emb == "alibi" and saved.get("apply_query_key_layer_scaling"):
+        yield (
+            "with apply_query_key_layer_scaling GPT-NeoX multiplies the bias of ALiBi in block l by l, and ours does not: this model "
+            "computes something else here than where it was trained"
+        )
     if args.norm == "rmsnorm" and IS_OLD in saved:
         yield (
             "GPT-NeoX before April 2025 added rms_norm_epsilon to the root mean square, not to the mean square as ours: an "

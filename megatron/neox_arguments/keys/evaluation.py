@@ -11,7 +11,7 @@ class EvaluationArgs(Group):
     """Which tasks a model is measured by, how, and where the results go."""
 
     eval_tasks: Texts | None = None
-    """Tasks of lm-eval: names of tasks, groups and tags, patterns of names, or paths of YAML files that hold one, e.g.
+    """Tasks of lm-eval: names of tasks, groups and tags, patterns of names, or paths of YAML files of tasks, e.g.
     `["lambada_openai", "mmlu_*", "tasks/mine.yaml"]`. eval.py runs them, and training does (see eval_tasks_interval)."""
 
     eval_tasks_interval: Integer = Field(0, ge=0)

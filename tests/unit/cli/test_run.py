@@ -93,7 +93,7 @@ def test_a_dry_run_does_not_show_the_token(
     ("words", "expected"),
     [
         ("generate.py c.yml -i in:1.txt -o out.jsonl --iteration 7", {'sample_input_file="in:1.txt"', 'sample_output_file="out.jsonl"', "iteration=7"}),
-        ("-i a.txt generate.py c.yml", {'sample_input_file="a.txt"'}),
+        ("-i 🙂.txt generate.py c.yml", {'sample_input_file="🙂.txt"'}),
         ("train.py -i host:0 c.yml --iteration=7", {"include=host:0", "iteration=7"}),
         ("eval.py c.yml --log_samples --limit 0.5 --eval_tasks a b,c", {"eval_log_samples=true", "eval_limit=0.5", 'eval_tasks=["a", "b", "c"]'}),
         ("my.py -i host:0 c.yml", {"include=host:0"}),

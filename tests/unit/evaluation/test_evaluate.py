@@ -130,12 +130,20 @@ def test_a_limit_takes_the_first_examples(model: InferenceModel, tmp_path: Path)
         assert evaluation.metrics["small_choice"]["acc"] == pytest.approx(accuracies(model, CHOICES[:taken])[0])
 
 
-def test_the_random_numbers_of_the_run_stay_where_they_are(model: InferenceModel, tmp_path: Path) -> None:
+def test_the_random_numbers_of_the_run_stay_where_they_are(
+    model: InferenceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draws(**_: object) -> dict:
+        return {"results": {"x": {"drawn,none": random.random() + np.random.rand() + float(torch.rand(()))}}}
+
+    monkeypatch.setattr("lm_eval.evaluator.evaluate", draws)
+    directory = write_tasks(tmp_path)
     random.seed(3)
     np.random.seed(3)
     torch.manual_seed(3)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    evaluated(model, write_tasks(tmp_path), "small_words")
+    drawn = [evaluated(model, directory, "small_words").metrics for _ in range(2)]
+    assert drawn[0] == drawn[1] != {}
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 

@@ -16,6 +16,7 @@ from megatron.evaluation import harness as module
 from megatron.evaluation.generation_kwargs import DEFAULT_TOP_K, generation_of
 from megatron.evaluation.harness import HarnessModel
 from megatron.evaluation.work import Wanted, Workers
+from megatron.generation.complete import CompletionSettings
 from megatron.generation.decode import Decoder
 from megatron.generation.sampling import GREEDY, SamplingSettings
 from megatron.generation.scoring import Score, Scored
@@ -198,6 +199,20 @@ def test_it_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         report(1000)
     assert said == ["scored 2,000 of 3,000 requests"]
+
+
+def test_the_size_of_batches_changes_no_sample() -> None:
+    decoder = Decoder(model(), vocab_size=VOCABULARY, max_positions=16)
+    settings = CompletionSettings(4, SamplingSettings(temperature=1.0), seed=3)
+    found = []
+    for batch_size in (2, 3):
+        groups = single_process_groups()
+        workers = Workers(decoder, TOKENIZER, groups, vocab_size=VOCABULARY, batch_size=batch_size)
+        wanted = [Wanted((5, 6, 7), settings)] * 7
+        found.append(workers.run(lambda workers=workers, wanted=wanted: workers.generate(wanted)))
+    assert found[0] == found[1]
+    assert found[0] is not None
+    assert len({tuple(tokens) for tokens in found[0]}) == 7
 
 
 def test_want_of_memory_is_told_with_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:

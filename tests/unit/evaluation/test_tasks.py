@@ -147,6 +147,12 @@ def test_a_task_is_tried_without_a_trace(directory: Path) -> None:
     assert len(task.instances) > len(tried)
 
 
+def test_a_task_made_for_no_solved_examples_is_run_with_none(tmp_path: Path) -> None:
+    file = write_task(tmp_path, "bare", SOME, **FIELDS, num_fewshot=0, generation_kwargs={"max_gen_toks": 4})
+    (task,) = find_tasks(EvaluationSettings((str(file),), num_fewshot=1)).loaded["tasks"].values()
+    assert task.get_config("num_fewshot") == 0
+
+
 @pytest.mark.parametrize(("data", "said"), [("", "is empty"), ("{", "cannot be read: ")])
 def test_data_that_is_none_is_told(tmp_path: Path, data: str, said: str) -> None:
     task = write_task(tmp_path, "bad", SOME, **FIELDS)

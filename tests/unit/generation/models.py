@@ -1,4 +1,4 @@
-"""Models to generate with."""
+"""Models to generate with, and a tokenizer for them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from megatron.generation.model import InferenceModel
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
 from megatron.mpu.groups import single_process_groups
+from megatron.tokenizer.char_level import CharLevelTokenizer
+from tests.unit.model.builders import VOCAB_SIZE
 
 
 def inference_model(trained: SequentialModel) -> InferenceModel:
@@ -24,3 +26,15 @@ def inference_model(trained: SequentialModel) -> InferenceModel:
     )
     model.borrow_weights(trained)
     return model
+
+
+class SmallTokenizer(CharLevelTokenizer):
+    """As many tokens as the models have rows, none of which ends a document."""
+
+    @property
+    def vocab_size(self) -> int:
+        return VOCAB_SIZE
+
+    @property
+    def eod(self) -> int:
+        return -1

@@ -142,11 +142,11 @@ def test_a_stop_string_over_several_tokens_is_no_part_of_a_completion() -> None:
     (free,) = completions_of(["AB"], maximum_tokens=8)
     stop = free.text[3:5]
     assert len(stop) == 2
-    (stopped,) = completions_of(["AB"], maximum_tokens=8, stop_strings=(stop,))
+    (stopped,) = completions_of(["AB"], maximum_tokens=8, stop_strings=(stop,), keep_logits=True)
     cut = free.text.index(stop)
     assert (stopped.text, stopped.tokens, stopped.finish_reason) == (free.text[:cut], free.tokens[:cut], "stop")
     assert stopped.tokens + stopped.ending == free.tokens[: cut + 2]
-    assert len(stopped.log_probabilities) == cut
+    assert len(stopped.log_probabilities) == len(stopped.logits) == cut
 
 
 def test_one_beginning_of_a_document_stands_for_an_empty_prompt() -> None:

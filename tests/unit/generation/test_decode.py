@@ -12,8 +12,10 @@ from megatron.generation.decode import Decoder
 from megatron.generation.model import InferenceModel
 from megatron.generation.sampling import SamplingSettings, draws_of
 from megatron.model.gpt import build_layer_specs
+from megatron.model.head import TiedHead
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext
+from megatron.mpu.linear import ParallelLinear
 from megatron.neox_arguments import NeoXArgs
 from tests.unit.generation.models import inference_model
 
@@ -104,10 +106,12 @@ def test_recomputing_gives_the_same_tokens_as_the_cache(changes: dict[str, Any])
 )
 def test_packed_weights_give_the_same_tokens(changes: dict[str, Any]) -> None:
     network = model(**changes)
-    expected, plain = decode(network, PROMPTS), sum(weight.numel() for weight in network.parameters())
+    expected, logits = decode(network, PROMPTS), logits_of(network, PROMPTS[0])
     network.pack_weights()
-    assert sum(weight.numel() for weight in network.parameters()) < plain / 2, "nothing was packed"
+    products = [module for module in network.modules() if isinstance(module, ParallelLinear | TiedHead)]
+    assert all(module._packed for module in products), "something was not packed"
     assert decode(network, PROMPTS) == expected
+    torch.testing.assert_close(logits_of(network, PROMPTS[0]), logits)
 
 
 def test_another_seed_gives_other_samples() -> None:

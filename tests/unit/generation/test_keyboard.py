@@ -30,8 +30,10 @@ while True:
 def asked(home: Path, *, prompt_end: str = "\n") -> AbstractContextManager[Terminal]:
     """A program that asks, in a home directory of its own."""
     home.mkdir(exist_ok=True)
+    (home / ".inputrc").write_text("TAB: menu-complete\n")  # which is many people's wish for their shell
     environment = {**os.environ, "HOME": str(home), "LC_ALL": "C.UTF-8"}
-    environment.pop("XDG_STATE_HOME", None)
+    for name in ("XDG_STATE_HOME", "INPUTRC"):
+        environment.pop(name, None)
     return at_terminal([sys.executable, "-c", ASK, prompt_end], environment=environment, directory=REPOSITORY)
 
 
@@ -76,18 +78,18 @@ def test_ctrl_c_drops_what_is_typed_and_leaves_where_nothing_is(tmp_path: Path) 
         terminal.await_text("> ")
         terminal.type("first line\r")
         terminal.await_text("| ")
-        terminal.interrupt()
+        terminal.send(signal.SIGINT)
         terminal.await_text("> ")
         terminal.type("half a line")
         terminal.await_text("half a line")
-        terminal.interrupt()
+        terminal.send(signal.SIGINT)
         terminal.await_text("> ")
         terminal.type("def f():\r")
         terminal.await_text("| ")
         terminal.type("  pass<end>\r")
         terminal.await_text("heard 'def f():\\n  pass'")
         terminal.await_text("> ")
-        terminal.interrupt()
+        terminal.send(signal.SIGINT)
         terminal.await_text("heard None")
         assert terminal.process.wait(timeout=20) == 0
         assert terminal.settings == before
@@ -120,6 +122,6 @@ def test_who_is_ended_while_asking_leaves_the_terminal_as_it_was(tmp_path: Path)
         terminal.type("half")
         terminal.await_text("half")
         assert terminal.settings != before
-        terminal.process.send_signal(signal.SIGTERM)
+        terminal.send(signal.SIGTERM)
         assert terminal.process.wait(timeout=20) == -signal.SIGTERM
         assert terminal.settings == before

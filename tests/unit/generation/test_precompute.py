@@ -167,7 +167,8 @@ def test_what_belongs_to_older_data_or_is_damaged_is_written_again(
     assert "one of its two files is missing" in again()
     assert (tmp_path / "mine_base.bin").read_bytes() == written
     write_dataset(tmp_path / "mine", [4, 8])
-    again()
+    os.utime(tmp_path / "mine.idx", (1, 1))
+    assert "does not belong to what mine is now" in again()
     assert IndexedDataset(tmp_path / "mine_base").sizes.tolist() == [4, 8]
 
 

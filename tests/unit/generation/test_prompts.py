@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from megatron.errors import DataError
-from megatron.generation.prompts import prompts_of_file, prompts_of_person
+from megatron.generation.keyboard import prompts_of_person
+from megatron.generation.prompts import prompts_of_file
 
 
 def typed(text: str, prompt_end: str) -> list[str]:
@@ -17,7 +18,7 @@ def typed(text: str, prompt_end: str) -> list[str]:
 
 def test_a_file_gives_one_prompt_a_line_with_its_number(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_text("def f(\n\n  import os\n")
+    file.write_text("def f(\n \n  import os\n")
     assert prompts_of_file(str(file)) == {1: "def f(", 3: "  import os"}
 
 
@@ -29,8 +30,8 @@ def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_a_prompt(tmp
 
 def test_only_line_ends_end_a_prompt(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_bytes("one\x0ctwo\u2028three\r\nfour".encode())
-    assert prompts_of_file(str(file)) == {1: "one\x0ctwo\u2028three", 2: "four"}
+    file.write_bytes("one\x0ctwo\u2028three\r\nfo\rur".encode())
+    assert prompts_of_file(str(file)) == {1: "one\x0ctwo\u2028three", 2: "fo\rur"}
 
 
 def test_a_file_that_is_no_text_is_an_error_with_its_name(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def completed(
 
 
 @pytest.mark.parametrize("kind", [PieceTokenizer, AllOrNothingTokenizer])
-@pytest.mark.parametrize("prompt", ["", "好", "Tell me, 好 "])
+@pytest.mark.parametrize("prompt", ["", "好", "Tell me, 好 ", "好 seven"])
 def test_text_arrives_in_whole_characters_however_tokens_cut_it(kind: type[PieceTokenizer], prompt: str) -> None:
     for seed in range(20):
         before = [bytes([byte]) for byte in prompt.encode()]
@@ -98,6 +98,15 @@ def test_a_stop_string_is_found_wherever_tokens_begin_and_end() -> None:
 def test_a_token_with_text_before_a_stop_string_is_kept_and_the_others_are_not() -> None:
     completion, _ = completed([b"one", b" tw\n", b"\n", b"three"], ["\n\n"])
     assert (completion.text, completion.tokens, completion.ending) == ("one tw", [1, 2], [3])
+
+
+def test_a_stop_string_that_only_the_end_makes_certain_is_found() -> None:
+    row = Row(PieceTokenizer([b"a", b"\xe5"]), [], stop_strings=["\N{REPLACEMENT CHARACTER}"])
+    for token in (1, 2, 0):
+        row.take(token, 0.0)
+    completion = row.completion("length")
+    assert (completion.text, completion.finish_reason) == ("a", "stop")
+    assert (completion.tokens, completion.ending) == ([1], [2, 0])
 
 
 def test_the_first_stop_string_counts_when_a_token_holds_several() -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from megatron.conversion.converting.write import write_checkpoint
 from megatron.errors import NeoXError
-from megatron.generation import load
-from megatron.generation.run import generate, remarks
+from megatron.generation import decode, load
+from megatron.generation.complete import CompletionSettings
+from megatron.generation.run import completion_settings, generate, remarks
+from megatron.generation.sampling import SamplingSettings
 from megatron.initialize import shutdown
 from megatron.neox_arguments import NeoXArgs
 from megatron.tokenizer.char_level import VOCAB_SIZE
@@ -58,6 +61,7 @@ def arguments(checkpoints: Path, folder: Path, **changes: Any) -> NeoXArgs:
 def samples(args: NeoXArgs) -> list[dict[str, Any]]:
     """What is written, without the one thing that may differ."""
     generate(args)
+    assert not torch.distributed.is_initialized()
     lines = Path(args.sample_output_file).read_text(encoding="utf-8").splitlines()
     return [{key: value for key, value in json.loads(line).items() if key != "duration_seconds"} for line in lines]
 
@@ -99,6 +103,37 @@ def test_unconditional_samples_begin_a_document_and_end_at_stop_tokens(tmp_path:
     assert (free["prompt"], len(free["logits"]), len(free["logits"][0])) == ("", 6, VOCAB_SIZE)
     (stopped,) = samples(arguments(checkpoints, tmp_path, stop_tokens=[free["tokens"][2]]))
     assert (stopped["tokens"], stopped["finish_reason"]) == (free["tokens"][:2], "stop")
+    assert (free["finished"], stopped["finished"]) == (free["finish_reason"] == "eod", True)
+
+
+def test_every_key_says_how_prompts_are_completed(tmp_path: Path, checkpoints: Path) -> None:
+    stops = {"stop_strings": ["a", "b"], "stop_tokens": [4, 5]}
+    sampled = {"maximum_tokens": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.25, "seed": 9, "return_logits": True}
+    assert completion_settings(arguments(checkpoints, tmp_path, **stops, **sampled)) == CompletionSettings(
+        7, SamplingSettings(0.5, 3, 0.25), seed=9, keep_logits=True, stop_strings=("a", "b"), stop_tokens=(4, 5)
+    )
+
+
+@pytest.mark.parametrize(("recompute", "caches"), [(False, 1), (True, 3)])
+def test_the_cache_and_the_checkpoint_are_those_that_are_configured(
+    recompute: bool, caches: int, tmp_path: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, asked = [], []
+
+    def make(**options: Any) -> decode.KeyValueCache:
+        made.append(cache := keys_and_values(**options))
+        return cache
+
+    def read(*inputs: Any, **options: Any) -> Any:
+        asked.append((options["iteration"], options["verification"]))
+        return weights(*inputs, **options)
+
+    keys_and_values, weights = decode.KeyValueCache, load.load_weights
+    monkeypatch.setattr(decode, "KeyValueCache", make)
+    monkeypatch.setattr(load, "load_weights", read)
+    changes = {"recompute": recompute, "maximum_tokens": 2, "iteration": 0, "verify_checkpoint": "full"}
+    (sample,) = samples(arguments(checkpoints, tmp_path, **changes))
+    assert (sample["length"], len(made), asked) == (2, caches, [(0, "full")])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from megatron.generation.sampling import SamplingSettings, choose_tokens, draws_of, keep_top_k, keep_top_p
+from megatron.generation.sampling import (
+    SamplingSettings,
+    at_quantile,
+    choose_tokens,
+    draws_of,
+    keep_top_k,
+    keep_top_p,
+)
 
 LOGITS = torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.1, 0.1, 0.7, 0.1]]).log()
 
@@ -60,3 +67,19 @@ def test_near_temperature_0_the_most_likely_token_is_taken(temperature: float) -
     for filters in ({}, {"top_k": 3}, {"top_p": 0.9}):
         settings = SamplingSettings(temperature, **filters)
         assert [choose_tokens(logits, settings, [draws_of(0, n)]).item() for n in range(3)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(("uniform", "token"), [(0.0, 1), (0.25, 1), (0.5, 3), (0.75, 3), (1.0, 3)])
+def test_a_token_without_probability_is_never_taken(uniform: float, token: int) -> None:
+    probabilities, wanted = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]), torch.tensor([uniform], dtype=torch.float64)
+    assert at_quantile(probabilities, wanted).tolist() == [token]
+    assert at_quantile(3 * probabilities, wanted).tolist() == [token], "a sum that is not 1"
+
+
+def test_the_least_likely_of_many_tokens_are_not_lost_in_the_sum() -> None:
+    probabilities = torch.tensor([[1.0] + [1e-9] * 1000])
+    assert at_quantile(probabilities, torch.tensor([1 - 5e-7], dtype=torch.float64)).item() == pytest.approx(501, abs=2)
+
+
+def test_the_random_numbers_of_two_samples_are_never_the_same() -> None:
+    assert draws_of(1, 11).random() != draws_of(11, 1).random()

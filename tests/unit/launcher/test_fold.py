@@ -19,6 +19,7 @@ TRAINED = {
     "model_parallel_size": 2,
     "train_micro_batch_size_per_gpu": 3,
     "train_batch_size": 24,
+    "rampup_batch_size": [12, 12, 100],
 }
 
 

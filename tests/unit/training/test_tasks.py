@@ -99,6 +99,22 @@ def test_a_disk_that_takes_no_results_does_not_end_the_run(monkeypatch: pytest.M
     assert message.startswith(f"the results of eval_tasks cannot be written to {tmp_path / 'missing' / 'mine'}_eval_")
 
 
+@pytest.mark.parametrize("are_whole", [True, False])
+def test_copies_share_the_requests_where_each_has_all_weights(monkeypatch: pytest.MonkeyPatch, are_whole: bool) -> None:
+    given: list[bool] = []
+
+    def evaluate_tasks(*_: Any, shares_requests: bool, **__: Any) -> Evaluation:
+        given.append(shares_requests)
+        return MEASURED
+
+    monkeypatch.setattr(tasks, "evaluate_tasks", evaluate_tasks)
+    monkeypatch.setattr(TaskEvaluation, "_model", lambda self: None)
+    evaluation = build(FakeReporter())
+    monkeypatch.setattr(evaluation, "_engine", SimpleNamespace(weights_are_whole=are_whole))
+    evaluation._evaluate()
+    assert given == [are_whole]
+
+
 def test_every_batch_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[str] = []
     monkeypatch.setattr(tasks, "inference_view", lambda *_, **__: nn.Sequential(nn.Identity(), nn.Identity()))

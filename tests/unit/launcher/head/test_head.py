@@ -371,6 +371,7 @@ def test_an_interrupt_is_a_word_to_the_ranks_of_an_interactive_job_and_ends_noth
         "folder, rank = sys.argv[2], os.environ['RANK']\n"
         "seen = []\n"
         "signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))\n"
+        "assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), 'it waits until a rank listens'\n"
         "if sys.argv[1] == 'loading': signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         "signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))\n"
         "open(f'{folder}/started.{rank}', 'w').write(rank)\n"

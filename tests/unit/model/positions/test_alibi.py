@@ -15,6 +15,7 @@ from megatron.model.attention.base import Attention
 from megatron.model.attention.distance_bias import DistanceBias
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.cache import KeyValueCache
+from megatron.model.documents import Documents
 from megatron.model.positions.alibi import AlibiPositions, alibi_slopes
 from megatron.model.spec import BuildContext
 from megatron.mpu.groups import Group
@@ -82,6 +83,15 @@ def test_the_bias_is_the_distance_times_the_slope_and_hides_what_is_not_seen() -
     ]
     one_step = bias.where(torch.tensor([[[[False, True, True]]], [[[True, True, True]]]]), torch.float32)
     assert one_step[:, 1].tolist() == [[[-INFINITY, -0.25, 0]], [[-0.5, -0.25, 0]]]
+
+
+def test_cores_that_need_other_types_share_no_bias() -> None:
+    documents, query = Documents(torch.tensor([[0, 0, 1]])), torch.zeros(1, 2, 3, 1)
+    for shared in (None, documents):
+        kinds = [
+            DistanceBias((0.5, 0.25)).of(query, None, shared, kind).dtype for kind in (torch.float32, torch.bfloat16)
+        ]
+        assert kinds == [torch.float32, torch.bfloat16]
 
 
 @pytest.mark.parametrize("core", CORES)

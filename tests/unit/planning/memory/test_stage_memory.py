@@ -17,7 +17,7 @@ from megatron.mpu.groups import SINGLE
 from megatron.neox_arguments import NeoXArgs
 from megatron.planning.layout import Layout
 from megatron.planning.memory.activations import loss_bytes
-from megatron.planning.memory.kept_by_attention import mask_bytes
+from megatron.planning.memory.kept_by_attention import mask_bytes, written_bias_bytes
 from megatron.planning.memory.sizes import Sizes
 from megatron.planning.memory.stage_activations import saved_bytes
 from megatron.planning.memory.stage_memory import StageMemory, memory_by_stage, peak_memory, stage_layers
@@ -133,6 +133,42 @@ def test_a_bf16_model_holds_eighteen_bytes_a_parameter_between_steps() -> None:
     assert memory.weights == pytest.approx(2 * parameters, rel=1e-5)
     assert memory.optimizer == pytest.approx(12 * parameters, rel=1e-5)
     assert memory.gradients in (pytest.approx(4 * parameters, rel=1e-5), pytest.approx(6 * parameters, rel=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "mask", "bias"),
+    [
+        ({}, "cuda", 2, 0),
+        ({"reset_attention_mask": True}, "cuda", 4 * 2, 0),
+        ({}, "cpu", 4, 0),
+        ({"attention_config": [[["global"], "all"]]}, "cuda", 0, 4),
+        ({"attention_config": [[["global"], "all"]], "reset_attention_mask": True}, "cuda", 0, 4 * 4),
+        ({"attention_config": [[["flex"], "all"]]}, "cuda", 0, 0),
+        (ROTARY, "cuda", 0, 0),
+    ],
+)
+def test_distances_are_one_tensor_of_scores_for_all_layers(
+    settings: dict[str, Any], device: str, mask: int, bias: int
+) -> None:
+    """In bytes for each score of a row; packed documents that do not see each other have one of each of the four rows."""
+    args = NeoXArgs.from_dict({**LARGE, **ALIBI, **settings})
+    sizes = Sizes.of(args, Layout.of(args), device)
+    row = 16 * 2048**2
+    assert (mask_bytes(args, sizes), written_bias_bytes(args, sizes)) == (mask * row, bias * row)
+
+
+def test_a_mask_of_distances_on_a_gpu_repeats_the_keys_and_values_of_groups() -> None:
+    def kept(positions: dict[str, Any], device: str) -> int:
+        args = NeoXArgs.from_dict({**LARGE, **positions, "num_kv_heads": 4})
+        sizes = Sizes.of(args, Layout.of(args), device)
+        return saved_bytes(args, Layout.of(args), sizes, stage_layers(args, Layout.of(args), VOCABULARY)[0])
+
+    repeated = (
+        kept(ALIBI, "cuda")
+        - kept(ALIBI, "cpu")
+        - (kept({"pos_emb": "none"}, "cuda") - kept({"pos_emb": "none"}, "cpu"))
+    )
+    assert repeated == 24 * 2 * 4 * 2048 * 2048 * 2
 
 
 def test_every_stage_of_zero_divides_more() -> None:
