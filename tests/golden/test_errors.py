@@ -24,6 +24,9 @@ from tests.golden.cases import ERRORS, Case, find_cases
 SECONDS = 0.5
 """What a refusal may take: of processor time, which is what a user waits on a machine that has nothing else to do."""
 
+STARTS = 5
+"""How many times as long as a Python that only imports what configs are read with: half a second, on a machine that is busy."""
+
 IN_PROCESSES_OF_THEIR_OWN = (
     *("keys/typo", "combinations/zero_2_with_pipeline", "files/missing"),
     *("hosts/hostfile_with_many_mistakes", "several/every_mistake_at_once", "command_line/unknown_option"),
@@ -74,7 +77,15 @@ def exit_status(case: Case) -> int:
 @pytest.mark.parametrize("name", IN_PROCESSES_OF_THEIR_OWN)
 def test_a_user_sees_the_same_in_half_a_second(name: str) -> None:
     (case,) = (case for case in find_cases() if case.name == name)
-    assert any(run_alone(case) < SECONDS for _ in range(10))
+    # The two take turns, so that both meet the same neighbours.
+    assert any(run_alone(case) < max(SECONDS, STARTS * start_alone()) for _ in range(10))
+
+
+def start_alone() -> float:
+    """Seconds of processor time of a Python that does little else than start."""
+    started = processor_seconds()
+    subprocess.run([sys.executable, "-c", "import argparse, yaml; from pydantic import BaseModel"], timeout=60, check=True)
+    return processor_seconds() - started
 
 
 def run_alone(case: Case) -> float:
