@@ -84,7 +84,9 @@ def test_a_user_sees_the_same_in_half_a_second(name: str) -> None:
 def start_alone() -> float:
     """Seconds of processor time of a Python that does little else than start."""
     started = processor_seconds()
-    subprocess.run([sys.executable, "-c", "import argparse, yaml; from pydantic import BaseModel"], timeout=60, check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import argparse, yaml; from pydantic import BaseModel"], timeout=60, check=True
+    )
     return processor_seconds() - started
 
 
