@@ -34,9 +34,8 @@ def evaluate(args: NeoXArgs) -> None:
     tokenizer = build_tokenizer(args)
     everyone = world.groups.world
     Ranks(everyone, "looking where results go").first(lambda: check_can_write(args.eval_results_prefix))
-    tasks = prepare(
-        settings, everyone, max_positions=args.max_position_embeddings
-    )  # before the weights, as most mistakes are found here
+    # Before the weights, as most mistakes are found here.
+    tasks = prepare(settings, everyone, max_positions=args.max_position_embeddings)
     model, checkpoint = load_model_and_checkpoint(args, world, tokenizer)
     # Now, as a run that goes on may remove or replace the checkpoint meanwhile. Reading the files of other programs may take long.
     identity = Ranks(build_saving_group(everyone), "reading what is evaluated").first(
