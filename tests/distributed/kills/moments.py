@@ -80,15 +80,16 @@ def draw(dice: random.Random, *, seconds: float, steps: int) -> list[Moment]:
     """Twenty moments. seconds: until a killed run has started and made the steps it is to make; steps: their number.
 
     A run killed before `latest` is written resumes from the checkpoint before, and then replaces the one that is there: the moments
-    of a replacement follow one of those.
+    of a replacement follow one of those. It is the second one of a launch, as before a first checkpoint there is none to resume from.
     """
 
     def at(place: str, *, rank: int = 0, alone: bool = False, number: int | None = None) -> Moment:
         return Moment(place, number or dice.randint(1, 2), rank=rank, alone=alone)
 
+    before_latest = at("pointing latest at it", number=2)
     again = [
-        [at("pointing latest at it"), at("setting the old one aside", number=1)],
-        [at("pointing latest at it"), at("naming the checkpoint", number=1), at("dropping the replaced one", number=1)],
+        [before_latest, at("setting the old one aside", number=1)],
+        [before_latest, at("naming the checkpoint", number=1), at("dropping the replaced one", number=1)],
     ]
     reading = [at("reading tensors", number=1), at("reading tensors", number=1, rank=1, alone=True)]
     single = [
