@@ -24,6 +24,7 @@ from megatron.errors import DataError
 from megatron.evaluation.generation_kwargs import DEFAULT_MAXIMUM_TOKENS, Generation, generation_of
 from megatron.evaluation.work import Wanted, Workers
 from megatron.generation.complete import CompletionSettings
+from megatron.generation.model import computes_nan
 from megatron.generation.scoring import Scored
 from megatron.log import get_logger
 from megatron.tokenizer.base import Tokenizer
@@ -123,9 +124,7 @@ class HarnessModel(TemplateLM):
         scores = self._workers.score(pairs, _reporter("scored", len(pairs)))
         broken = sum(math.isnan(score.log_likelihood) for score in scores)
         if broken:  # the likeliest of such choices would be the first one, and that a score
-            raise DataError(
-                f"the model computes NaN for {broken:,} of {len(scores):,} requests: its weights are broken, or too large for its precision"
-            )
+            raise computes_nan(f"{broken:,} of {len(scores):,} requests")
         return [(score.log_likelihood, score.is_greedy) for score in scores]
 
     def _scored(self, texts: tuple[str, str], context: list[int], continuation: list[int]) -> Scored:

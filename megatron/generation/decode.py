@@ -80,10 +80,7 @@ class Decoder:
         if min(map(len, prompts)) == 0:
             raise DataError("a prompt has no tokens: give at least one character, or generate unconditionally")
         if longest >= self.max_positions:
-            raise DataError(
-                f"a prompt has {longest} tokens, and the model reads at most {self.max_positions} (max_position_embeddings): "
-                f"shorten it to {self.max_positions - 1} tokens, so that there is room for one more"
-            )
+            raise DataError(too_long("a prompt", longest, self.max_positions))
         return longest
 
     def _step(
@@ -115,3 +112,11 @@ class Decoder:
         starts = [longest - len(prompt) for prompt in prompts]
         device = self.model.device
         return torch.tensor(rows, device=device), torch.tensor(starts, device=device)
+
+
+def too_long(prompt: str, tokens: int, max_positions: int) -> str:
+    """What is wrong with a prompt of so many tokens, which leaves no room for a single one more."""
+    return (
+        f"{prompt} has {tokens} tokens, and the model reads at most {max_positions} (max_position_embeddings): "
+        f"shorten it to {max_positions - 1} tokens, so that there is room for one more"
+    )

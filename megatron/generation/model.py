@@ -17,10 +17,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from megatron.engine.partition import parameter_counter, partition_layers
+from megatron.errors import DataError
 from megatron.model.cache import KeyValueCache
 from megatron.model.gpt import build_layer_specs
 from megatron.model.head import TiedHead
-from megatron.model.sequential import build_layer
+from megatron.model.sequential import build_layer, tie_layers
 from megatron.model.spec import DTYPES, BuildContext, LayerSpec
 from megatron.model.stream import Stream
 from megatron.mpu.collectives import all_gather
@@ -81,7 +82,7 @@ class InferenceModel(nn.Module):
         self.is_first, self.is_last = groups.pipe.rank == 0, groups.pipe.rank == groups.pipe.size - 1
         for spec in specs:
             self.add_module(str(spec.number), build_layer(spec, context))
-        self._tie()
+        tie_layers(self, self._specs)
         self.eval()
 
     def borrow_weights(self, trained: nn.Module) -> None:
@@ -150,11 +151,7 @@ class InferenceModel(nn.Module):
         pipe = self.groups.pipe
         dist.send(hidden.contiguous(), dst=pipe.ranks[pipe.rank + 1], group=pipe.handle)
 
-    def _tie(self) -> None:
-        """Layers of this stage that share a parameter hold one and the same; on another stage it is a copy of its own."""
-        local = {spec.number for spec in self._specs}
-        for spec in self._specs:
-            if spec.tied_to in local:
-                path, _, name = spec.tied_parameter.rpartition(".")
-                original = self.get_submodule(str(spec.tied_to)).get_parameter(spec.tied_parameter)
-                setattr(self.get_submodule(f"{spec.number}.{path}"), name, original)
+
+def computes_nan(what: str) -> DataError:
+    """The error for `what` a model finds no numbers: nothing that follows from NaN means anything."""
+    return DataError(f"the model computes NaN for {what}: its weights are broken, or too large for its precision")

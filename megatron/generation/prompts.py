@@ -8,6 +8,7 @@ from pathlib import Path
 
 from megatron.errors import DataError
 from megatron.generation.complete import encode_prompt
+from megatron.generation.decode import too_long
 from megatron.neox_arguments import NeoXArgs
 from megatron.tokenizer.base import Tokenizer
 
@@ -32,11 +33,8 @@ def read_prompts(args: NeoXArgs, tokenizer: Tokenizer) -> list[Prompt]:
     for line, text in prompts_of_file(args.sample_input_file).items():
         tokens = encode_prompt(tokenizer, text)
         if len(tokens) >= args.max_position_embeddings:
-            raise DataError(
-                f'"sample_input_file" is "{args.sample_input_file}": the prompt in line {line} has {len(tokens)} tokens, and the model '
-                f"reads at most {args.max_position_embeddings} (max_position_embeddings): shorten it to "
-                f"{args.max_position_embeddings - 1} tokens, so that there is room for one more"
-            )
+            problem = too_long(f"the prompt in line {line}", len(tokens), args.max_position_embeddings)
+            raise DataError(f'"sample_input_file" is "{args.sample_input_file}": {problem}')
         prompts.append(Prompt(text, tuple(tokens)))
     return prompts
 

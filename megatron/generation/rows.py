@@ -10,8 +10,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from megatron.errors import DataError
 from megatron.generation.growing_text import GrowingText, TextUntil, first_stop
+from megatron.generation.model import computes_nan
 from megatron.tokenizer.base import Tokenizer
 
 FinishReason = Literal["eod", "stop", "length", "context", "interrupted"]
@@ -75,9 +75,7 @@ class Row:
         if self.ended:
             return
         if math.isnan(log_probability):
-            raise DataError(
-                "the model computes NaN for the next token: its weights are broken, or too large for its precision"
-            )
+            raise computes_nan("the next token")
         done = self._completion
         if token == self._tokenizer.eod or token in self._stop_tokens:
             done.ending = [token]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from megatron.data.indexed_dataset import IndexedDataset
 from megatron.errors import DataError
-from megatron.generation.model import InferenceModel
+from megatron.generation.model import InferenceModel, computes_nan
 from megatron.generation.scoring import Scored, score
 
 TOKENS_AT_ONCE = 1 << 18
@@ -62,10 +62,7 @@ def score_sequences(
             places, score(model, requests, vocab_size=vocab_size, batch_size=batch_size), strict=True
         ):
             if math.isnan(its.log_likelihood):
-                raise DataError(
-                    f"the model computes NaN for sequence {numbers[row]} of {dataset.prefix}: "
-                    "its weights are broken, or too large for its precision"
-                )
+                raise computes_nan(f"sequence {numbers[row]} of {dataset.prefix}")
             found[row][each.first - 1 : each.end - 1] = its.log_probabilities
         yield from found
 

@@ -40,6 +40,19 @@ def build_layer(spec: LayerSpec, context: BuildContext) -> nn.Module:
     return layer
 
 
+def tie_layers(module: nn.Module, specs: Sequence[LayerSpec]) -> None:
+    """Let the layers of `specs`, children of `module` named by their numbers, hold one and the same parameter where two share it.
+
+    A layer that shares one with a layer of another pipeline stage keeps its own copy.
+    """
+    present = {spec.number for spec in specs}
+    for spec in specs:
+        if spec.tied_to in present:
+            path, _, name = spec.tied_parameter.rpartition(".")
+            original = module.get_submodule(str(spec.tied_to)).get_parameter(spec.tied_parameter)
+            setattr(module.get_submodule(f"{spec.number}.{path}"), name, original)
+
+
 class SequentialModel(nn.Module):
     """All layers of `specs`, in order.
 
@@ -63,7 +76,7 @@ class SequentialModel(nn.Module):
         self.kept_inputs = kept_inputs
         for spec in specs:
             self.add_module(str(spec.number), build_layer(spec, context))
-        self._tie()
+        tie_layers(self, self.specs)
         if seed is not None:
             initialize_parameters(self, seed=seed)
 
@@ -94,13 +107,6 @@ class SequentialModel(nn.Module):
         )
         logits: Tensor = self.layer(last.number)(stream)
         return logits
-
-    def _tie(self) -> None:
-        for spec in self.specs:
-            if spec.tied_to is not None:
-                path, _, name = spec.tied_parameter.rpartition(".")
-                original = self.layer(spec.tied_to).get_parameter(spec.tied_parameter)
-                setattr(self.layer(spec.number).get_submodule(path), name, original)
 
 
 def run_layers(

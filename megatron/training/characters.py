@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import torch
-import torch.distributed as dist
 
 from megatron.data.batch import Batch
-from megatron.mpu.collectives import all_gather
+from megatron.mpu.collectives import all_gather, all_reduce_sum
 from megatron.mpu.groups import ProcessGroups
 from megatron.tokenizer.base import Tokenizer
 
@@ -44,12 +43,7 @@ class CharacterCount:
 
     def total(self) -> int:
         """The characters that all ranks have counted (collective over the world)."""
-        world = self._groups.world
-        if world.size == 1:
-            return self._characters
-        total = torch.tensor(self._characters)
-        dist.all_reduce(total, group=world.handle)
-        return int(total)
+        return int(all_reduce_sum(self._characters, self._groups.world))
 
     def _of_batch(self, batch: Batch) -> int:
         context = self._groups.context
