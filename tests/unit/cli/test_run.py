@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from megatron.cli.run import build_job, main, make_plan, option_assignments, parse_run_args, way_on
+from megatron.cli.run import main, option_assignments, parse_run_args
+from megatron.cli.starting import Plan, build_job, make_plan, way_on
 from megatron.errors import LaunchError
 from megatron.launcher.base import HeadPlace, Host
 from megatron.neox_arguments import NeoXArgs
 from tests.unit.neox_arguments.minimal import MINIMAL
+
+
+def planned(words: list[str]) -> Plan:
+    options = parse_run_args(words)
+    return make_plan(options, option_assignments(options))
 
 
 def arguments(**changes: Any) -> NeoXArgs:
@@ -55,10 +63,10 @@ def test_no_job_is_planned_by_one_of_several_copies(tmp_path: Path, monkeypatch:
         yaml.safe_dump({**MINIMAL, "data_path": "data", "tokenizer_type": "CharLevelTokenizer"})
     )
     words = ["train.py", str(tmp_path / "my.yml"), "launcher=local", "num_gpus=1"]
-    make_plan(parse_run_args(words))
+    planned(words)
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(LaunchError, match=r"mpirun has started deepy\.py 2 times"):
-        make_plan(parse_run_args(words))
+        planned(words)
 
 
 @pytest.mark.parametrize("word", ["-1", "nan", "soon"])
@@ -107,3 +115,15 @@ def test_an_option_of_another_script_is_refused(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         parse_run_args(["train.py", "c.yml", "-o", "out.jsonl"])
     assert "unrecognized arguments: -o" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train.py", "--no-such-option"]])
+def test_the_command_line_alone_is_answered_without_reading_what_configs_need(words: list[str]) -> None:
+    program = (
+        "import sys, deepy\n"
+        f"try:\n    deepy.main({words!r})\n"
+        "except SystemExit:\n    pass\n"
+        "sys.exit(', '.join(name for name in ('pydantic', 'yaml', 'megatron.neox_arguments') if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron.cli.run import Plan, make_plan, parse_run_args
+from megatron.cli.run import option_assignments, parse_run_args
+from megatron.cli.starting import Plan, make_plan
 from tests.conftest import REPOSITORY
 
 Planner = Callable[[Sequence[str], Mapping[str, str]], Plan]
@@ -29,6 +30,7 @@ def planner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
         with monkeypatch.context() as context:
             for name, value in environment.items():
                 context.setenv(name, value)
-            return make_plan(parse_run_args(command[2:]))
+            options = parse_run_args(command[2:])
+            return make_plan(options, option_assignments(options))
 
     return plan
