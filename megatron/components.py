@@ -22,6 +22,12 @@ NORMS = Registry(
         "rmsnorm": "megatron.model.norms.rmsnorm:RMSNorm",
         "non_parametric_layernorm": "megatron.model.norms.non_parametric:NonParametricLayerNorm",
         "scalenorm": "megatron.model.norms.scalenorm:ScaleNorm",
+        "te_layernorm": Entry(
+            "megatron.model.norms.transformer_engine:TransformerEngineLayerNorm", "requirements-transformer-engine.txt"
+        ),
+        "te_rmsnorm": Entry(
+            "megatron.model.norms.transformer_engine:TransformerEngineRMSNorm", "requirements-transformer-engine.txt"
+        ),
     },
 )
 

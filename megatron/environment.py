@@ -197,6 +197,9 @@ def rank_defaults(
         "OMP_NUM_THREADS": str(max(1, available_cores() // local_world_size)),
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_EXTENSIONS_DIR": str(extensions_directory(variables)),
+        "TORCHINDUCTOR_CACHE_DIR": str(graphs_directory(variables)),
+        # The compilers that each rank starts share the cores as its threads do.
+        "TORCHINDUCTOR_COMPILE_THREADS": str(max(1, available_cores() // local_world_size)),
         # Restarted gloo ranks must not meet the keys of their predecessors in a store that outlived them.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
@@ -217,9 +220,21 @@ def extensions_directory(environment: Mapping[str, str]) -> Path:
 
     The shared default breaks when two installations of DeepSpeed build the same extension, and one build cut short blocks all others.
     """
+    return _cache_of_installation(environment, "torch_extensions")
+
+
+def graphs_directory(environment: Mapping[str, str]) -> Path:
+    """Where torch keeps compiled graphs and their kernels, for the next start: one folder an installation.
+
+    Its own default is in /tmp, which is emptied, and on some machines is another one for each job.
+    """
+    return _cache_of_installation(environment, "torch_graphs")
+
+
+def _cache_of_installation(environment: Mapping[str, str], name: str) -> Path:
     cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     installation = hashlib.sha256(f"{sys.prefix} {sys.version}".encode()).hexdigest()[:12]
-    return cache / "deepy-neox" / "torch_extensions" / installation
+    return cache / "deepy-neox" / name / installation
 
 
 def _applies(family: _Family, variables: Mapping[str, str]) -> bool:

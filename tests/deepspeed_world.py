@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(tempfile.gettempdir(), "deepy-neox-tests-torch-extensions"))
 
+import megatron.engine.deepspeed_engine
+import megatron.engine.pipeline  # noqa: F401  with it DeepSpeed, which an engine would import when it is built
 from megatron.data.cut_sequence import cut_sequence
 from megatron.engine.build import build_engine
 from megatron.engine.protocol import Engine, StepResult

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from megatron.data.batch import Batch
 from megatron.engine import zero_state
 from megatron.engine.build import build_engine
+from megatron.engine.model_loss import fuses_head, model_loss
+from megatron.engine.native.engine import NativeEngine
 from megatron.engine.protocol import Engine
-from megatron.engine.stage import model_inputs
+from megatron.engine.stage import batch_tensors, model_inputs
 from megatron.model.gpt import build_layer_specs
 from megatron.model.kept_inputs import KeptInputs
 from megatron.model.spec import DTYPES
@@ -111,10 +113,14 @@ def trained_engine(args: NeoXArgs) -> Engine:
 
 
 def _saved_by_stage(args: NeoXArgs, engine: Any) -> int:
-    module = engine.library_engine.module.train()
+    module = engine.model.train()
     batch = random_batch(args)
+    objective = engine.objective
     if not args.is_pipe_parallel:
+        if fuses_head(args, objective):
+            return count_saved(lambda: model_loss(module, objective, batch, fused=True), module)
         return count_saved(lambda: module(batch.tokens, batch.position_ids, dropout_keys=batch.dropout_keys), module)
+    module.loss_tensors = batch_tensors(batch)
     if module.is_first:
         inputs = model_inputs(batch)
     else:
@@ -153,8 +159,9 @@ def random_batch(args: NeoXArgs, *, vocabulary: int = VOCABULARY, device: str = 
 
 def _state(engine: Any) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
     """The memory of weights, gradients and optimizer."""
-    library, optimizer = engine.library_engine, engine._optimizer
-    parameters = list(library.module.parameters())
+    if isinstance(engine, NativeEngine):
+        return _flat_state(engine)
+    parameters, optimizer = list(engine.model.parameters()), engine._optimizer
     parts = [parameter.ds_tensor for parameter in parameters if hasattr(parameter, "ds_tensor")]
     weights = storages([*parameters, *parts])
     flats = [flat.values for flat in zero_state.flat_tensors(optimizer)]
@@ -166,6 +173,14 @@ def _state(engine: Any) -> tuple[dict[int, int], dict[int, int], dict[int, int]]
         accumulated += [bucket for bucket in buckets if bucket is not None]
     fresh = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return weights, storages([*accumulated, *fresh], without=frozenset(weights)), storages([*flats, *moments])
+
+
+def _flat_state(engine: NativeEngine) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
+    weights = storages(bucket.weights for bucket in engine._buckets)
+    gradients = storages(bucket.gradients for bucket in engine._buckets)
+    masters = [bucket.master for bucket in engine._buckets]
+    moments = [moment for master in masters for moment in engine._optimizer.moments(master).values()]
+    return weights, gradients, storages([*masters, *moments], without=frozenset(weights))
 
 
 def count_saved(forward: Callable[[], Any], module: nn.Module) -> int:

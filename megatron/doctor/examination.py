@@ -123,8 +123,10 @@ def problems_of(given: Given) -> list[Finding]:
 
 
 def compilers_needed(machine: Machine, torch: TorchFacts, run: NeoXArgs | None) -> list[tuple[str, str]]:
-    """(program, what for): nothing of this project is compiled but kernels on GPUs."""
+    """(program, what for): nothing of this project is compiled but kernels on GPUs, and blocks where the config asks for it."""
     needed = []
+    if run and run.compile and not torch.devices and "CXX" not in os.environ:
+        needed.append(("g++", "torch, which compiles the blocks for the CPU (compile)"))
     if torch.devices and "triton" in machine.packages:
         needed.append(("cc", "Triton, which compiles what calls its kernels"))
     if (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,26 +12,19 @@ from torch import Tensor, nn
 
 from megatron.data.batch import Batch
 from megatron.engine import zero_state
-from megatron.engine.gradient_norm import replace_gradient_norm, speaks_for
+from megatron.engine.common import CommonEngine, warn_of_no_tokens
+from megatron.engine.gradient_norm import replace_gradient_norm
 from megatron.engine.loss_scale import LossScale
-from megatron.engine.pieces import shard_pieces
-from megatron.engine.protocol import FullTensor, Objective, Piece, StepResult, StepShape
-from megatron.engine.replicas import Replica, first_non_finite, replicas_of
-from megatron.engine.stage_clock import StageClock
+from megatron.engine.protocol import FullTensor, Objective, StepResult, StepShape
+from megatron.engine.replicas import speaks_for
+from megatron.engine.state import full_tensors
 from megatron.engine.update_gate import Judge, UpdateGate
 from megatron.engine.whole_weights import weights_are_whole, whole_weights
-from megatron.log import get_logger
 from megatron.mpu.groups import Group, ProcessGroups
-from megatron.mpu.shard import shard_of
-
-logger = get_logger(__name__)
 
 
-class BaseEngine:
+class BaseEngine(CommonEngine):
     """State and step results of a model wrapped by `deepspeed.initialize`; subclasses run the micro-batches."""
-
-    reads_data = True
-    stage_clock: StageClock | None = None
 
     def __init__(
         self,
@@ -43,11 +36,9 @@ class BaseEngine:
         shape: StepShape,
     ) -> None:
         """shape: that of the steps which are not given another one, as `library_engine` was configured for."""
+        super().__init__(objective=objective, groups=groups, device=device, shape=shape)
         self.library_engine = library_engine
-        self.objective = objective
-        self.groups = groups
-        self.device = device
-        self._configured_shape = self._shape = shape
+        self._shape = shape
         self._optimizer = library_engine.optimizer
         self._loss_scale = LossScale(self._optimizer)
         self._gate = UpdateGate(self._optimizer)
@@ -57,19 +48,10 @@ class BaseEngine:
     def state_tensors(self, *, for_saving: bool = False) -> dict[str, FullTensor]:
         """fp32 weights and optimizer moments as pieces of full tensors; see `Engine.state_tensors`."""
         zero_state.materialize_moments(self._optimizer)
-        shapes: dict[str, tuple[int, ...]] = {}
-        pieces: dict[str, list[Piece]] = {}
-        for fragment in zero_state.fragments(self._optimizer):
-            info = shard_of(fragment.parameter)
-            if for_saving and not speaks_for(fragment.parameter):
-                continue
-            sources = {"weight": fragment.flat.detach(), **zero_state.moments(self._optimizer, fragment.flat)}
-            for key, flat in sources.items():
-                values = flat.narrow(0, fragment.flat_start, fragment.length)
-                name = f"{info.name}/{key}"
-                shapes[name] = info.logical_shape
-                pieces.setdefault(name, []).extend(shard_pieces(info, fragment.start, values))
-        return {name: FullTensor(shapes[name], tuple(parts)) for name, parts in pieces.items() if parts}
+        fragments = zero_state.fragments(self._optimizer)
+        if for_saving:
+            fragments = (fragment for fragment in fragments if speaks_for(fragment.parameter))
+        return full_tensors(fragments, partial(zero_state.moments, self._optimizer))
 
     def state_scalars(self) -> dict[str, float | int]:
         """The optimizer's step count and the state of a dynamic loss scale."""
@@ -126,14 +108,6 @@ class BaseEngine:
         """Forward, backward and one optimizer step; see `Engine.train_step`."""
         raise NotImplementedError
 
-    def replicas(self) -> list[Replica]:
-        """The weights that other processes must hold as well; see `Engine.replicas`."""
-        return list(replicas_of(self.model, self.groups))
-
-    def first_non_finite_weight(self) -> str | None:
-        """See `Engine.first_non_finite_weight`."""
-        return first_non_finite(self.model, self.groups)
-
     def _take_shape(self, shape: StepShape | None) -> None:
         """Make DeepSpeed ready for a step of this shape, None for the configured one."""
         shape = shape or self._configured_shape
@@ -163,31 +137,20 @@ class BaseEngine:
         )
 
     def _checked(self, micro_batches: Sequence[Batch] | None) -> Sequence[Batch]:
-        wanted = self._shape.micro_batches
-        if micro_batches is None or len(micro_batches) != wanted:
-            given = "none" if micro_batches is None else str(len(micro_batches))
-            raise ValueError(f"this rank must be given {wanted} micro-batches, not {given}")
-        return micro_batches
+        return self._counted(micro_batches, self._shape)
 
     def _global_weight(self, micro_batches: Sequence[Batch]) -> float:
         """What all micro-batches of all replicas count for together."""
         weights = torch.stack([self.objective.weight(batch).to(self.device, torch.float64) for batch in micro_batches])
         return float(self._sum(weights.sum(), self.groups.replicas))
 
-    def _on_device(self, batch: Batch) -> Batch:
-        values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-        return replace(batch, **{name: value.to(self.device) for name, value in values.items() if value is not None})
-
     def _loss_factor(self, weight: float) -> float:
         """What to multiply a micro-batch's loss sum by, so that DeepSpeed's mean over micro-batches and ranks is sum / weight.
 
         Where nothing counts it is any number: the sum is 0, and so are the gradients. That is told once, by one of the ranks that know.
         """
-        if not weight and self.groups.replicas.rank == self.groups.tensor.rank == 0:
-            logger.warning(
-                "no token of this step's batch is to be predicted (by label data or eod_mask_loss): its loss counts as 0, and nothing "
-                "but momentum and weight decay moves the weights"
-            )
+        if not weight:
+            warn_of_no_tokens(self.groups)
         return self._shape.micro_batches * self.groups.replicas.size / (weight or 1.0)
 
     @staticmethod

@@ -1,4 +1,7 @@
-"""From layer specs to a training engine: DeepSpeed's pipeline engine for `pipe_parallel_size` >= 1, its plain engine for 0."""
+"""From layer specs to a training engine: our own, or DeepSpeed's pipeline engine for `pipe_parallel_size` >= 1, its plain engine for 0.
+
+DeepSpeed is imported when one of its engines is built: a run without it does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from megatron.engine.deepspeed_engine import SequentialEngine
 from megatron.engine.grid import Grid
-from megatron.engine.library import deepspeed
+from megatron.engine.model_loss import fuses_head
 from megatron.engine.partition import parameter_counter, partition_layers
-from megatron.engine.pipeline import PipelineEngine
 from megatron.engine.protocol import Engine, Objective, StepShape
 from megatron.engine.settings import engine_settings
-from megatron.engine.stage import BatchLoss, StageModule
 from megatron.errors import ConfigError
+from megatron.model.compiled import check_compiler, compile_blocks
 from megatron.model.kept_inputs import KeptInputs
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import DTYPES, BuildContext, LayerSpec
@@ -42,13 +43,31 @@ def build_engine(
     device = torch.device(device)
     if device.type != "cpu":
         os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed takes it for the number of its device
+    if args.compile:
+        check_compiler(device)
     context = BuildContext(groups.tensor, DTYPES[args.precision], device, context_group=groups.context)
     shape = StepShape(args.gradient_accumulation_steps, args.seq_length)
     recomputation = _recomputation(args, groups)
+    is_fused = fuses_head(args, objective)
     if args.pipe_parallel_size == 0:
         model = SequentialModel(specs, context, seed=args.seed, **recomputation)
+        if args.compile:
+            compile_blocks(model)
+        if not args.deepspeed:
+            from megatron.engine.native.build import build_native_engine
+
+            return build_native_engine(
+                args, model, fuses_head=is_fused, objective=objective, groups=groups, device=device, shape=shape
+            )
+        from megatron.engine.deepspeed_engine import SequentialEngine
+
         library_engine = _initialize(args, model, mpu=Grid(groups))
-        return SequentialEngine(library_engine, objective=objective, groups=groups, device=device, shape=shape)
+        return SequentialEngine(
+            library_engine, fuses_head=is_fused, objective=objective, groups=groups, device=device, shape=shape
+        )
+    from megatron.engine.pipeline import PipelineEngine
+    from megatron.engine.stage import BatchLoss, StageModule
+
     bounds = partition_layers(
         specs, groups.pipe.size, method=args.pipe_partition_method, count_parameters=parameter_counter(context)
     )
@@ -57,10 +76,12 @@ def build_engine(
         bounds,
         context,
         groups=groups,
-        loss=BatchLoss(objective),
+        loss=BatchLoss(objective, fuses_head=is_fused),
         seed=args.seed,
         **recomputation,
     )
+    if args.compile:
+        compile_blocks(stage)
     library_engine = _initialize(args, stage, mpu=None)
     return PipelineEngine(library_engine, objective=objective, groups=groups, device=device, shape=shape)
 
@@ -79,6 +100,8 @@ def _recomputation(args: NeoXArgs, groups: ProcessGroups) -> dict[str, Any]:
 
 def _initialize(args: NeoXArgs, model: nn.Module, *, mpu: Grid | None) -> Any:
     """DeepSpeed's engine around the model, with our optimizer; a pipeline brings its own `mpu`."""
+    from megatron.engine.library import deepspeed
+
     parameters = list(model.parameters())
     if not parameters:
         raise ConfigError(

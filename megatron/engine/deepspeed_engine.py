@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from megatron.data.batch import Batch
 from megatron.engine.base import BaseEngine
-from megatron.engine.protocol import StepResult, StepShape
+from megatron.engine.model_loss import model_loss
+from megatron.engine.protocol import Objective, StepResult, StepShape
 from megatron.engine.scaled_loss import scaled_loss
+from megatron.mpu.groups import ProcessGroups
 
 
 class SequentialEngine(BaseEngine):
     """Runs the micro-batches one after another through a `SequentialModel` wrapped by DeepSpeed."""
+
+    def __init__(
+        self,
+        library_engine: Any,
+        *,
+        fuses_head: bool,
+        objective: Objective,
+        groups: ProcessGroups,
+        device: torch.device,
+        shape: StepShape,
+    ) -> None:
+        """fuses_head: see `model_loss`; shape: as of `BaseEngine`."""
+        super().__init__(library_engine, objective=objective, groups=groups, device=device, shape=shape)
+        self._fuses_head = fuses_head
 
     def train_step(
         self, micro_batches: Sequence[Batch] | None, *, lr: float, shape: StepShape | None = None
@@ -35,8 +51,7 @@ class SequentialEngine(BaseEngine):
         self._gate.begin(mean_loss)
         for batch in batches:
             batch = self._on_device(batch)
-            # The logits are named nowhere: so their memory is free as soon as the backward pass has used them.
-            loss = self.objective.loss_sum(self._logits(batch), batch)
+            loss = model_loss(self.library_engine, self.objective, batch, fused=self._fuses_head)
             total += loss.detach()
             self.library_engine.backward(scaled_loss(loss, factor))
             self.library_engine.step()
@@ -51,11 +66,5 @@ class SequentialEngine(BaseEngine):
         total = torch.zeros((), dtype=torch.float32, device=self.device)
         for batch in batches:
             batch = self._on_device(batch)
-            total += self.objective.loss_sum(self._logits(batch), batch)
+            total += model_loss(self.library_engine, self.objective, batch, fused=self._fuses_head)
         return float(self._sum(total, self.groups.replicas)), self._global_weight(batches)
-
-    def _logits(self, batch: Batch) -> Tensor:
-        logits: Tensor = self.library_engine(
-            batch.tokens, batch.position_ids, document_ids=batch.document_ids, dropout_keys=batch.dropout_keys
-        )
-        return logits

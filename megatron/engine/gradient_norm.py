@@ -13,17 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megatron.engine.replicas import speaks_for
+from megatron.engine.squares import sum_of_squares
 from megatron.engine.zero_state import fragments
-from megatron.mpu.shard import shard_of
-
-
-def speaks_for(parameter: Tensor) -> bool:
-    """Whether, of all processes that hold the same values of a parameter, this is the one that counts and saves them.
-
-    That is the first tensor rank for a replicated parameter, the first stage for one that several stages share.
-    """
-    info = shard_of(parameter)
-    return (info.is_sharded or info.rank == 0) and not getattr(parameter, "ds_pipe_replicated", False)
 
 
 def replace_gradient_norm(optimizer: Any) -> None:
@@ -41,7 +33,7 @@ def _global_norm(optimizer: Any, norm_type: int = 2) -> Tensor:
         # strict is off: a partition without parameters is a single buffer of zeros.
         for part, parameter in zip(parts, parameters, strict=False):
             if speaks_for(parameter):
-                total += torch.linalg.vector_norm(part.detach(), dtype=torch.float64).square()
+                total += sum_of_squares(part.detach().view(-1))
     return _over_processes(optimizer, total)
 
 
@@ -52,7 +44,7 @@ def _global_norm_in_host_memory(optimizer: Any, norm_type: int = 2) -> Tensor:
         if speaks_for(fragment.parameter):
             assert fragment.flat.grad is not None
             part = fragment.flat.grad.view(-1).narrow(0, fragment.flat_start, fragment.length)
-            total += torch.linalg.vector_norm(part, dtype=torch.float64).square()
+            total += sum_of_squares(part)
     device = optimizer.bit16_groups[0][0].device
     return _over_processes(optimizer, total.to(device)).to(optimizer.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,10 +33,11 @@ class PipelineEngine(BaseEngine):
     ) -> None:
         super().__init__(library_engine, objective=objective, groups=groups, device=device, shape=shape)
         self._module: StageModule = library_engine.module
-        self._loss: BatchLoss = self._module.loss_fn
+        self._loss: BatchLoss = self._module.loss
         self.reads_data = self._module.is_first or self._module.is_last
         self.stage_clock = clock = StageClock(device)
         instructions = library_engine._INSTRUCTION_MAP
+        instructions = {**instructions, schedule.ForwardPass: _with_targets(instructions[schedule.ForwardPass])}
         library_engine._INSTRUCTION_MAP = {
             **instructions,
             **{kind: clock.timed(instructions[kind]) for kind in (schedule.ForwardPass, schedule.BackwardPass)},
@@ -86,6 +87,20 @@ class PipelineEngine(BaseEngine):
         if not self.reads_data:
             return None
         return iter([(model_inputs(batch), batch_tensors(batch)) for batch in self._checked(micro_batches)])
+
+
+def _with_targets(forward_pass: Callable[..., None]) -> Callable[..., None]:
+    """The instruction, whose stage knows what its output is compared with: the last one may compute the loss itself."""
+
+    def run(library_engine: Any, buffer_id: int) -> None:
+        stage: StageModule = library_engine.module
+        if stage.is_last and stage.loss.fuses_head:
+            stage.loss_tensors = library_engine.pipe_buffers["labels"][buffer_id]
+            # The loss of two micro-batches ago, by which autograd holds what came in then and the gradient of that.
+            library_engine.pipe_buffers["outputs"][buffer_id] = None
+        forward_pass(library_engine, buffer_id)
+
+    return run
 
 
 def _reduce_tied_gradients(library_engine: Any) -> None:

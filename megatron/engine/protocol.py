@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from megatron.data.batch import Batch
 from megatron.engine.replicas import Replica
 from megatron.engine.stage_clock import StageClock
 from megatron.engine.update_gate import Judge
+from megatron.model.projection import Projection
 from megatron.mpu.groups import ProcessGroups
 
 
@@ -25,6 +26,15 @@ class Objective(Protocol):
 
     def weight(self, batch: Batch) -> Tensor:
         """What the micro-batch counts for (its number of non-masked tokens), a scalar."""
+        ...
+
+
+@runtime_checkable
+class ProjectionObjective(Protocol):
+    """An objective that needs no logits as a whole: it also takes hidden states and the head's matrix."""
+
+    def projected_loss_sum(self, projection: Projection, batch: Batch) -> Tensor:
+        """As `Objective.loss_sum` of the projection's logits, up to rounding; its backward pass runs once."""
         ...
 
 

@@ -47,6 +47,15 @@ def first_non_finite(module: nn.Module, groups: ProcessGroups) -> str | None:
     return next((name for name, values in _weights(module.parameters(), groups) if not _is_finite(values)), None)
 
 
+def speaks_for(parameter: Tensor) -> bool:
+    """Whether, of all processes that hold the same values of a parameter, this is the one that counts and saves them.
+
+    That is the first tensor rank for a replicated parameter, the first stage for one that several stages share.
+    """
+    info = shard_of(parameter)
+    return (info.is_sharded or info.rank == 0) and not getattr(parameter, "ds_pipe_replicated", False)
+
+
 def group_of(handle: dist.ProcessGroup) -> Group:
     """A process group of torch's, which this process is in, as ours."""
     ranks = tuple(dist.get_process_group_ranks(handle))

@@ -19,9 +19,11 @@ from torch.utils.checkpoint import checkpoint
 from megatron.data.batch import Batch
 from megatron.engine.grid import Grid, group_of_stages
 from megatron.engine.library import deepspeed
+from megatron.engine.model_loss import projected_loss
 from megatron.engine.protocol import Objective
 from megatron.engine.scaled_loss import scaled_loss
 from megatron.model.kept_inputs import AS_THEY_ARE, KeptInputs
+from megatron.model.projection import Projection
 from megatron.model.sequential import build_layer, run_layers
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.model.stream import Stream
@@ -66,12 +68,15 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
             self.add_module(str(spec.number), build_layer(spec, context))
         for parameter in self.parameters():
             parameter.ds_pipe_replicated = False  # type: ignore[attr-defined]
+        self.loss = loss
+        self.loss_tensors: tuple[Tensor, ...] = ()  # of the micro-batch that comes next, see `BatchLoss`
         self.ties = self._tie(specs, bounds, groups)
         initialize_parameters(self, seed=seed)
         self._present_to_library(groups, bounds, loss)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | Tensor:
-        """The `model_inputs` on the first stage, a stream's tensors on the others -> a stream's tensors, or logits on the last."""
+        """The `model_inputs` on the first stage, a stream's tensors on the others -> a stream's tensors; logits on the last or, where the
+        loss fuses the head, the loss."""
         specs = list(self.specs)
         stream = Stream.of_tensors(*inputs)  # with tokens in the place of hidden states on the first stage
         if self.is_first:
@@ -84,8 +89,9 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
         if head is None:
             tensors: tuple[Tensor, ...] = stream.tensors()
             return tensors
-        logits: Tensor = self.layer(head.number)(stream)
-        return logits
+        layer = self.layer(head.number)
+        result: Tensor = layer(stream, self._criterion) if self.loss.fuses_head else layer(stream)
+        return result
 
     def layer(self, number: int) -> nn.Module:
         """The layer with this number; it must be one of this stage's."""
@@ -99,6 +105,9 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
     def get_tied_weights_and_groups(self) -> list[tuple[nn.Parameter, torch.distributed.ProcessGroup]]:
         """The shared parameters of this stage whose gradients have to be summed, for DeepSpeed."""
         return [(tie.parameter, tie.group) for tie in self.ties]
+
+    def _criterion(self, projection: Projection) -> Tensor:
+        return self.loss(projection, self.loss_tensors)
 
     def _tie(self, specs: Sequence[LayerSpec], bounds: Sequence[int], groups: ProcessGroups) -> list[Tie]:
         """Share each tied parameter within this stage and find the other stages that hold a copy of it."""
@@ -135,7 +144,8 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
     def _present_to_library(self, groups: ProcessGroups, bounds: Sequence[int], loss: BatchLoss) -> None:
         self._grid = Grid(groups)
         self._local_start, self._local_stop = bounds[groups.pipe.rank], bounds[groups.pipe.rank + 1]
-        self.loss_fn = loss
+        # A loss that is computed inside the stage is its output: DeepSpeed hooks what it does before a backward pass to that.
+        self.loss_fn = None if loss.fuses_head else loss
         self.tied_comms: dict[str, Any] = {}
         self.activation_checkpoint_interval = 0
         self.activation_checkpoint_func = checkpoint
@@ -143,16 +153,23 @@ class StageModule(deepspeed.pipe.PipelineModule):  # type: ignore[misc]
 
 
 class BatchLoss:
-    """The loss of a micro-batch on the last stage, `factor` times the objective's sum."""
+    """The loss of a micro-batch on the last stage, `factor` times the objective's sum.
 
-    def __init__(self, objective: Objective, batch_type: type[Batch] = Batch) -> None:
+    fuses_head: it takes the head's projection in place of logits; see `model_loss`.
+    """
+
+    def __init__(self, objective: Objective, batch_type: type[Batch] = Batch, *, fuses_head: bool = False) -> None:
         self.factor = 1.0
+        self.fuses_head = fuses_head
         self._objective = objective
         self._batch_type = batch_type
 
-    def __call__(self, logits: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
-        """`tensors` are those of `batch_tensors`, on the model's device."""
-        return scaled_loss(self._objective.loss_sum(logits, self._batch_type(*tensors)), self.factor)
+    def __call__(self, output: Tensor | Projection, tensors: tuple[Tensor, ...]) -> Tensor:
+        """output: logits or, with `fuses_head`, the projection; `tensors` are those of `batch_tensors`, on the model's device."""
+        batch = self._batch_type(*tensors)
+        if isinstance(output, Projection):
+            return scaled_loss(projected_loss(self._objective, output, batch), self.factor)
+        return scaled_loss(self._objective.loss_sum(output, batch), self.factor)
 
 
 def batch_tensors(batch: Batch) -> tuple[Tensor, ...]:

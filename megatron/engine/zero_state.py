@@ -18,17 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from megatron.engine.library import deepspeed
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """Elements [start, start + length) of a flattened local shard are elements [flat_start, ...) of `flat`."""
-
-    parameter: nn.Parameter
-    start: int
-    flat: Tensor
-    flat_start: int
-    length: int
+from megatron.engine.state import Fragment
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from megatron.errors import DataError
 from megatron.model.cache import KeyValueCache
 from megatron.model.gpt import build_layer_specs
 from megatron.model.head import TiedHead
+from megatron.model.products import with_plain_products
 from megatron.model.sequential import build_layer, tie_layers
 from megatron.model.spec import DTYPES, BuildContext, LayerSpec
 from megatron.model.stream import Stream
@@ -35,7 +36,7 @@ WholeWeights = Callable[[nn.Module], AbstractContextManager[Any]]
 
 def inference_specs(args: NeoXArgs, *, vocab_size: int) -> list[LayerSpec]:
     """The layers of the configured model, for text that grows token by token: no ranks share its sequence."""
-    whole_sequence = args.model_copy(update={"sequence_parallel": False})
+    whole_sequence = with_plain_products(args).model_copy(update={"sequence_parallel": False})
     return build_layer_specs(
         whole_sequence, vocab_size=vocab_size, padded_vocab_size=padded_vocab_size(args, vocab_size)
     )

@@ -6,6 +6,7 @@ A gated MLP applies the function to its gate only, so `swiglu` is the gated MLP 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,10 @@ from torch import Tensor
 
 from megatron.components import ACTIVATIONS, GATED_ACTIVATIONS
 from megatron.fused_kernels import reference
+from megatron.fused_kernels.dispatch import choose
+
+if TYPE_CHECKING:
+    from megatron.neox_arguments import NeoXArgs
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -24,6 +29,17 @@ def build_activation(name: str, *, tanh_gelu: bool) -> Activation:
     """
     function: Activation = ACTIVATIONS.load(name)
     return gelu_tanh if function is gelu and tanh_gelu and name not in GATED_ACTIVATIONS else function
+
+
+def choose_fused_activation(args: NeoXArgs, device: torch.device | str) -> Callable[..., Tensor] | None:
+    """What an MLP computes its activation by together with what stands before it (see there), None = one after the other."""
+    if args.use_flashattn_swiglu and args.activation in ("swiglu", "geglu"):
+        return choose(args.activation, wanted=True, device=device)
+    if not (args.bias_gelu_fusion and args.activation == "gelu" and args.use_bias_in_mlp):
+        return None
+    fused = choose("bias_gelu_tanh", wanted=True, device=device)
+    # Without a kernel the matrix product adds the bias, in no time of its own.
+    return None if fused is reference.bias_gelu_tanh else fused
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from megatron.components import ALL_HEADS_NORMS, ATTENTION, NORMS, POSITIONS
-from megatron.model.activations import build_activation
+from megatron.fused_kernels.dispatch import choose
+from megatron.model.activations import build_activation, choose_fused_activation
 from megatron.model.attention.base import Attention
+from megatron.model.attention.explicit import Softmaxes
 from megatron.model.block import Block, ParallelResidualBlock, PostNormBlock, SequentialResidualBlock
 from megatron.model.dropout import HiddenDropout
 from megatron.model.embedding import Embedding
@@ -25,6 +27,7 @@ from megatron.model.mlp.base import MLP
 from megatron.model.mlp.gated import GatedMLP
 from megatron.model.mlp.plain import PlainMLP
 from megatron.model.positions.base import Positions
+from megatron.model.products import choose_products
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.mpu.shard import InitMethod
 
@@ -58,18 +61,24 @@ def _place(build: Callable[[BuildContext], nn.Module], sequence_parallel: bool, 
 
 def _build_embedding(args: NeoXArgs, vocabulary: dict[str, int], context: BuildContext) -> Embedding:
     return Embedding(
-        **vocabulary, positions=_positions(args), dropout=args.hidden_dropout, init=_init(args), context=context
+        **vocabulary,
+        positions=_positions(args, context),
+        dropout=args.hidden_dropout,
+        init=_init(args),
+        context=context,
     )
 
 
 def _build_block(args: NeoXArgs, layer: int, context: BuildContext) -> Block:
     block, norms = _kind_of_block(args)
-    return block(
+    built = block(
         attention=_attention(args, layer, context),
         mlp=_mlp(args, context),
-        dropout=HiddenDropout(probability=args.hidden_dropout, layer=layer, context=context),
+        dropout=_block_dropout(args, layer, context),
         **{name: _norm(args, context) for name in norms},
     )
+    choose_products(built, args)
+    return built
 
 
 def _kind_of_block(args: NeoXArgs) -> tuple[type[Block], tuple[str, ...]]:
@@ -101,7 +110,7 @@ def _attention(args: NeoXArgs, layer: int, context: BuildContext) -> Attention:
         num_kv_heads=args.num_kv_heads,
         head_dim=args.head_dim,
         layer=layer,
-        positions=_positions(args),
+        positions=_positions(args, context),
         dropout=args.attention_dropout,
         use_bias=args.use_bias_in_attn_linear,
         use_output_bias=args.use_bias_in_attn_output,
@@ -113,8 +122,17 @@ def _attention(args: NeoXArgs, layer: int, context: BuildContext) -> Attention:
         key_norm=_heads_norm(args, args.num_kv_heads, context),
         query_key_layer_scaling=args.apply_query_key_layer_scaling,
         recompute_scores=args.checkpoint_activations and args.recompute_granularity == "selective",
+        sdpa_backend=args.sdpa_backend,
+        softmaxes=_softmaxes(args, context),
     )
     return attention
+
+
+def _softmaxes(args: NeoXArgs, context: BuildContext) -> Softmaxes:
+    return Softmaxes(
+        causal=choose("causal_softmax", wanted=args.scaled_upper_triang_masked_softmax_fusion, device=context.device),
+        masked=choose("masked_softmax", wanted=args.scaled_masked_softmax_fusion, device=context.device),
+    )
 
 
 def _mlp(args: NeoXArgs, context: BuildContext) -> MLP:
@@ -123,6 +141,7 @@ def _mlp(args: NeoXArgs, context: BuildContext) -> MLP:
         hidden_size=args.hidden_size,
         width=args.mlp_width,
         activation=build_activation(args.activation, tanh_gelu=args.bias_gelu_fusion),
+        fused=choose_fused_activation(args, context.device),
         use_bias=args.use_bias_in_mlp,
         init=_init(args),
         output_init=_output_init(args),
@@ -130,8 +149,13 @@ def _mlp(args: NeoXArgs, context: BuildContext) -> MLP:
     )
 
 
+def _block_dropout(args: NeoXArgs, layer: int, context: BuildContext) -> HiddenDropout:
+    fused_add = choose("bias_dropout_add", wanted=True, device=context.device) if args.bias_dropout_fusion else None
+    return HiddenDropout(probability=args.hidden_dropout, layer=layer, context=context, fused_add=fused_add)
+
+
 def _norm(args: NeoXArgs, context: BuildContext) -> nn.Module:
-    norm: nn.Module = NORMS.load(args.norm)(args.hidden_size, **_norm_options(args, context))
+    norm: nn.Module = NORMS.load(args.norm)(args.hidden_size, fused=_fuses_norm(args), **_norm_options(args, context))
     return norm
 
 
@@ -144,15 +168,19 @@ def _heads_norm(args: NeoXArgs, heads: int, context: BuildContext) -> nn.Module 
         together: nn.Module = ALL_HEADS_NORMS.load(args.norm)(heads * args.head_dim, **options)
         return together
     # The ranks share the weights, and each has heads of its own.
-    each: nn.Module = NORMS.load(args.norm)(args.head_dim, is_split=True, **options)
+    each: nn.Module = NORMS.load(args.norm)(args.head_dim, is_split=True, fused=_fuses_norm(args), **options)
     return each
+
+
+def _fuses_norm(args: NeoXArgs) -> bool:
+    return args.rmsnorm_fusion if args.norm == "rmsnorm" else args.layernorm_fusion
 
 
 def _norm_options(args: NeoXArgs, context: BuildContext) -> dict[str, Any]:
     return {"epsilon": args.norm_epsilon, "use_bias": args.use_bias_in_norms, "context": context}
 
 
-def _positions(args: NeoXArgs) -> Positions:
+def _positions(args: NeoXArgs, context: BuildContext) -> Positions:
     positions: Positions = POSITIONS.load(args.pos_emb)(
         max_positions=args.max_position_embeddings,
         head_dim=args.head_dim,
@@ -160,6 +188,7 @@ def _positions(args: NeoXArgs) -> Positions:
         rotary_base=args.rotary_emb_base,
         rotary_scaling=tuple((args.rope_scaling or {}).items()),
         offset=args.opt_pos_emb_offset,
+        rotary=choose("rotary", wanted=args.rope_fusion and args.pos_emb == "rotary", device=context.device),
     )
     return positions
 

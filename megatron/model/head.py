@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from megatron.model.projection import Criterion, Projection
 from megatron.model.spec import BuildContext
 from megatron.model.stream import Stream
 from megatron.mpu.embedding import VocabParallelEmbedding
@@ -53,10 +54,17 @@ class Head(nn.Module):
             sequence_parallel=context.sequence_parallel,
             **context.placement,
         )
+        self._context = context
 
-    def forward(self, stream: Stream) -> Tensor:
-        """The stream [s, b, h] -> logits [b, s, v/t] of the whole sequence and this rank's part of the vocabulary."""
-        logits: Tensor = self.final_linear(stream.hidden)
+    def forward(self, stream: Stream, criterion: Criterion | None = None) -> Tensor:
+        """The stream [s, b, h] -> logits [b, s, v/t] of the whole sequence and this rank's part of the vocabulary.
+
+        With a criterion: what it returns for the projection.
+        """
+        linear = self.final_linear
+        if criterion is not None:
+            return criterion(_projection(stream, linear.weight, linear.bias, self._context))
+        logits: Tensor = linear(stream.hidden)
         return logits.transpose(0, 1)
 
 
@@ -78,12 +86,22 @@ class TiedHead(nn.Module):
         weight = self.word_embeddings.weight
         self._packed = packed_product(weight) if can_pack(weight) else None
 
-    def forward(self, stream: Stream) -> Tensor:
-        """The stream [s, b, h] -> logits [b, s, v/t] of the whole sequence and this rank's part of the vocabulary."""
+    def forward(self, stream: Stream, criterion: Criterion | None = None) -> Tensor:
+        """The stream [s, b, h] -> logits [b, s, v/t] of the whole sequence and this rank's part of the vocabulary.
+
+        With a criterion: what it returns for the projection.
+        """
+        if criterion is not None:
+            return criterion(_projection(stream, self.word_embeddings.weight, None, self._context))
         enter = gather_sequence if self._context.sequence_parallel else copy_to_tensor_region
         hidden = enter(stream.hidden, self._context.tensor_group)
         packed, weight = self._packed, self.word_embeddings.weight
         return (F.linear(hidden, weight) if packed is None else packed(hidden, None)).transpose(0, 1)
+
+
+def _projection(stream: Stream, weight: Tensor, bias: Tensor | None, context: BuildContext) -> Projection:
+    assert weight.numel(), "a packed matrix is for models that are not trained"
+    return Projection(stream.hidden, weight, bias, context.tensor_group, context.sequence_parallel)
 
 
 class RewardHead(nn.Module):

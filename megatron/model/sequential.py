@@ -18,6 +18,7 @@ from megatron.model.cache import KeyValueCache
 from megatron.model.documents import Documents
 from megatron.model.dropout_keys import DropoutKeys
 from megatron.model.kept_inputs import AS_THEY_ARE, KeptInputs
+from megatron.model.projection import Criterion
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.model.stream import Stream
 from megatron.mpu.shard import initialize_parameters, name_parameters, set_shard, shard_of
@@ -91,11 +92,13 @@ class SequentialModel(nn.Module):
         cache: KeyValueCache | None = None,
         document_ids: Tensor | None = None,
         dropout_keys: Tensor | None = None,
+        criterion: Criterion | None = None,
     ) -> Tensor:
         """tokens and position_ids int64 [b, s] -> logits [b, s, v/t]; with a cache, tokens are those that follow what it holds.
 
         document_ids: int [b, s], rising in each row: tokens do not see those of another number. None: a row is one document.
-        dropout_keys: int64 [b], what a model with dropout needs to train; see `Batch`.
+        dropout_keys: int64 [b], what a model with dropout needs to train; see `Batch`. criterion: gets the head's projection, and what
+        it returns is returned in place of logits.
         """
         if cache is not None:
             cache.extend(tokens.shape[1], tokens.device)
@@ -105,8 +108,9 @@ class SequentialModel(nn.Module):
         stream = run_layers(
             self, middle, stream, checkpoint_num_layers=self.checkpoint_num_layers, kept_inputs=self.kept_inputs
         )
-        logits: Tensor = self.layer(last.number)(stream)
-        return logits
+        head = self.layer(last.number)
+        result: Tensor = head(stream) if criterion is None else head(stream, criterion)
+        return result
 
 
 def run_layers(

@@ -36,11 +36,23 @@ class Pending:
         return self.result
 
 
+@dataclass(frozen=True)
+class PendingInGraph(Pending):
+    """A collective in a graph that is being compiled; the group must be known by its name there."""
+
+    def wait(self) -> Tensor:
+        """See Pending.wait."""
+        result: Tensor = torch.ops._c10d_functional.wait_tensor(self.result)
+        return result
+
+
 def start_all_reduce(x: Tensor, group: Group) -> Pending:
     """Begin the sum of `x` over the group. `x` is given away: it may be overwritten with the sum."""
     if group.size == 1:
         return Pending(x)
     x = x.contiguous()
+    if torch.compiler.is_compiling():
+        return PendingInGraph(torch.ops._c10d_functional.all_reduce(x, "sum", group.name))
     return Pending(x, dist.all_reduce(x, group=group.handle, async_op=True))
 
 
@@ -49,6 +61,8 @@ def start_all_gather(x: Tensor, group: Group) -> Pending:
     if group.size == 1:
         return Pending(x)
     x = x.contiguous()
+    if torch.compiler.is_compiling():
+        return PendingInGraph(torch.ops._c10d_functional.all_gather_into_tensor(x, group.size, group.name))
     result = x.new_empty((x.shape[0] * group.size, *x.shape[1:]))
     return Pending(result, _all_gather_into(result, x, group=group.handle, async_op=True), source=x)
 
@@ -61,8 +75,32 @@ def start_reduce_scatter(x: Tensor, group: Group) -> Pending:
     if group.size == 1:
         return Pending(x)
     x = x.contiguous()
-    result = x.new_empty((slice_length(x, group, dim=0), *x.shape[1:]))
+    length = slice_length(x, group, dim=0)
+    if torch.compiler.is_compiling():
+        return PendingInGraph(torch.ops._c10d_functional.reduce_scatter_tensor(x, "sum", group.size, group.name))
+    result = x.new_empty((length, *x.shape[1:]))
     return Pending(result, _reduce_scatter_into(result, x, group=group.handle, async_op=True), source=x)
+
+
+def start_sum_of_own_slice(x: Tensor, group: Group) -> Pending:
+    """Begin to make this rank's slice of `x` [n] (contiguous) the sum of all ranks' `x`, in place; the rest of `x` is then worthless.
+
+    Raises ValueError when n does not divide by the group's size. On a CPU all of `x` is summed: there gloo sums all of a copy to scatter it.
+    """
+    if group.size == 1 or x.device.type == "cpu":
+        return start_all_reduce(x, group)
+    length = slice_length(x, group, dim=0)
+    own = x.narrow(0, group.rank * length, length)
+    return Pending(own, _reduce_scatter_into(own, x, group=group.handle, async_op=True), source=x)
+
+
+def start_fill_from_slices(x: Tensor, group: Group) -> Pending:
+    """Begin to fill `x` [n] (contiguous) with each rank's own slice of it, in place. Raises ValueError as `start_sum_of_own_slice`."""
+    if group.size == 1:
+        return Pending(x)
+    length = slice_length(x, group, dim=0)
+    own = x.narrow(0, group.rank * length, length)
+    return Pending(x, _all_gather_into(x, own, group=group.handle, async_op=True))
 
 
 def start_all_to_all(x: Tensor, group: Group) -> Pending:
@@ -82,6 +120,8 @@ def all_reduce(x: Tensor, group: Group, *, op: Any = dist.ReduceOp.SUM) -> Tenso
     """The sum (or another `op`, such as `dist.ReduceOp.MAX`) of `x` over the group, as a new tensor."""
     if group.size == 1:
         return x
+    if torch.compiler.is_compiling() and op == dist.ReduceOp.SUM:
+        return start_all_reduce(x, group).wait()
     result = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(result, op=op, group=group.handle)
     return result

@@ -23,6 +23,12 @@ class Group:
     ranks: tuple[int, ...] = (0,)
     handle: dist.ProcessGroup | None = None
 
+    @property
+    def name(self) -> str:
+        """What torch calls the group in compiled graphs; there must be other ranks in it."""
+        assert self.handle is not None
+        return str(self.handle.group_name)
+
 
 SINGLE = Group()
 

@@ -20,14 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from megatron.mpu.collectives import Pending, all_gather, start_all_gather, start_all_reduce, start_reduce_scatter
-from megatron.mpu.groups import Group
+from megatron.mpu.groups import SINGLE, Group
 from megatron.mpu.mappings import (
     copy_to_tensor_region,
     gather_from_tensor_region,
+    gather_sequence,
     reduce_from_tensor_region,
     reduce_scatter_sequence,
 )
 from megatron.mpu.packed import Product, can_pack, packed_product
+from megatron.mpu.products import PLAIN, Products
 from megatron.mpu.shard import InitMethod, sharded_parameter
 
 
@@ -37,12 +39,17 @@ def init_zeros(tensor: Tensor, generator: torch.Generator) -> None:
 
 
 class ParallelLinear(nn.Module):
-    """What both kinds share: this rank's matrix `weight`, and another way to hold it where it is never trained."""
+    """What both kinds share: this rank's matrix `weight`, and how it is multiplied.
+
+    products: the products of forward and backward pass, set once the layer is built; a `product` that autograd knows, or one for a
+    weight that is never trained, takes the place of all three.
+    """
 
     weight: nn.Parameter
     bias: nn.Parameter | None
     sequence_parallel: bool
-    _packed: Product | None = None
+    products: Products = PLAIN
+    product: Product | None = None
 
     def pack(self) -> None:
         """Hold the weight in the order that a CPU reads fastest (packed.py); `weight` is empty from then on.
@@ -50,11 +57,17 @@ class ParallelLinear(nn.Module):
         Nothing happens on another device, and under sequence parallelism, which is for training.
         """
         if can_pack(self.weight) and not self.sequence_parallel:
-            self._packed = packed_product(self.weight)
+            self.product = packed_product(self.weight)
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return functional.linear(x, self.weight, bias) if self._packed is None else self._packed(x, bias)
+        if self.product is not None:
+            return self.product(x, bias)
+        if self.products is PLAIN:
+            return functional.linear(x, self.weight, bias)
+        # Over one rank it communicates nothing.
+        y: Tensor = _ColumnParallelProduct.apply(x, self.weight, bias, SINGLE, False, self.products)
+        return y
 
 
 class ColumnParallelLinear(ParallelLinear):
@@ -93,12 +106,20 @@ class ColumnParallelLinear(ParallelLinear):
         self.bias = make((out_features,), init=init_zeros) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._output(x, self.bias)
+
+    def without_bias(self, x: Tensor) -> Tensor:
+        """What `forward` gives without the bias, for those who add it in one pass with what follows."""
+        return self._output(x, None)
+
+    def _output(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if self.group.size == 1:
-            return self._multiply(x, self.bias)
-        if self._packed is not None:
-            y = self._packed(x, self.bias)
+            return self._multiply(x, bias)
+        if self.product is not None:
+            enter = gather_sequence if self.sequence_parallel else copy_to_tensor_region
+            y = self.product(enter(x, self.group), bias)
         else:
-            y = _ColumnParallelProduct.apply(x, self.weight, self.bias, self.group, self.sequence_parallel)
+            y = _ColumnParallelProduct.apply(x, self.weight, bias, self.group, self.sequence_parallel, self.products)
         return gather_from_tensor_region(y, self.group) if self.gather_output else y
 
 
@@ -150,18 +171,24 @@ class RowParallelLinear(ParallelLinear):
         """
         if self.sequence_parallel:
             return reduce_scatter_sequence(partial_sum, self.group)
-        return reduce_from_tensor_region(partial_sum, self.group, in_place=True)
+        # What a library gives may be a view that autograd forbids to overwrite.
+        return reduce_from_tensor_region(partial_sum, self.group, in_place=self.product is None)
 
     def add_bias(self, y: Tensor) -> Tensor:
         """A reduced y plus the bias, if the layer has one."""
-        if self.bias is None:
-            return y
+        bias = self.reduced_bias()
+        return y if bias is None else y + bias
+
+    def reduced_bias(self) -> Tensor | None:
+        """The bias [out] as it is added to a reduced product, None without one."""
+        if self.bias is None or not self.sequence_parallel:
+            return self.bias
         # Each rank sees only its part of the sequence then: the bias's gradient is the sum over the ranks.
-        return y + (copy_to_tensor_region(self.bias, self.group) if self.sequence_parallel else self.bias)
+        return copy_to_tensor_region(self.bias, self.group)
 
 
 class _ColumnParallelProduct(torch.autograd.Function):
-    """`linear(gather(x), weight, bias)`, whose backward communicates beside the matrix products.
+    """`linear(gather(x), weight, bias)` by some `products`, whose backward communicates beside them.
 
     The gradient of the input is summed over the ranks while the gradient of the weight is computed. Under sequence parallelism only
     the local part of the input is kept for backward, and gathered anew there while the gradient of the input is computed.
@@ -169,23 +196,31 @@ class _ColumnParallelProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, group: Group, sequence_parallel: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        group: Group,
+        sequence_parallel: bool,
+        products: Products,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.group, ctx.sequence_parallel = group, sequence_parallel
-        return functional.linear(all_gather(x, group, dim=0) if sequence_parallel else x, weight, bias)
+        ctx.group, ctx.sequence_parallel, ctx.products = group, sequence_parallel, products
+        return products.output(all_gather(x, group, dim=0) if sequence_parallel else x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         gather = ctx.sequence_parallel and needs_weight
         input_pending = start_all_gather(x, ctx.group) if gather else Pending(x)
-        x_pending = _start_input_reduction(gradient @ weight, ctx) if needs_x else None
+        x_pending = _start_input_reduction(ctx.products.input_gradient(gradient, weight), ctx) if needs_x else None
         rows = gradient.flatten(0, -2)
-        weight_gradient = rows.T @ input_pending.wait().flatten(0, -2) if needs_weight else None
+        weight_gradient = None
+        if needs_weight:
+            weight_gradient = ctx.products.weight_gradient(rows, input_pending.wait().flatten(0, -2))
         bias_gradient = rows.sum(dim=0) if needs_bias else None
-        return x_pending.wait() if x_pending else None, weight_gradient, bias_gradient, None, None
+        return x_pending.wait() if x_pending else None, weight_gradient, bias_gradient, None, None, None
 
 
 def _start_input_reduction(input_gradient: Tensor, ctx: Any) -> Pending:

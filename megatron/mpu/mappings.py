@@ -49,7 +49,8 @@ def reduce_from_tensor_region(x: Tensor, group: Group, *, in_place: bool = False
     `in_place` writes it over `x`, which saves a copy where `x` is a fresh product that nobody else reads (autograd notices if
     somebody does); a leaf that requires a gradient cannot be overwritten.
     """
-    if in_place and group.size > 1 and x.is_contiguous():
+    # A compiled graph decides itself what is overwritten.
+    if in_place and group.size > 1 and x.is_contiguous() and not torch.compiler.is_compiling():
         result: Tensor = _ReduceInPlace.apply(x, group)
         return result
     return _map(x, group, forward=all_reduce, backward=_identity)

@@ -15,8 +15,8 @@ from torch import Tensor
 from megatron.mpu.shard import stable_seed
 
 # "lowbias32", found by Chris Wellons' search for hash functions: https://nullprogram.com/blog/2018/07/31/
-_SHIFTS = 16, 15, 16
-_FIRST_FACTOR, _SECOND_FACTOR = 0x7FEB352D, 0x846CA68B - 2**32
+SHIFTS = 16, 15, 16
+FIRST_FACTOR, SECOND_FACTOR = 0x7FEB352D, 0x846CA68B - 2**32
 
 
 def sample_keys(samples: Sequence[int], *, seed: int, step: int) -> Tensor:
@@ -32,11 +32,11 @@ def place_word(*names: object) -> int:
 
 def mixed(words: Tensor) -> Tensor:
     """Each word replaced by another one that depends on all its bits, and different ones by different ones. A new tensor."""
-    words = words ^ _shifted(words, _SHIFTS[0])
-    words *= _FIRST_FACTOR
-    words ^= _shifted(words, _SHIFTS[1])
-    words *= _SECOND_FACTOR
-    return words.bitwise_xor_(_shifted(words, _SHIFTS[2]))
+    words = words ^ _shifted(words, SHIFTS[0])
+    words *= FIRST_FACTOR
+    words ^= _shifted(words, SHIFTS[1])
+    words *= SECOND_FACTOR
+    return words.bitwise_xor_(_shifted(words, SHIFTS[2]))
 
 
 @lru_cache(maxsize=16)
@@ -62,11 +62,15 @@ def dropped(rows: Tensor, columns: Tensor, probability: float) -> Tensor:
     serve words that are not mixed, and bits that no comparison sees.
     """
     words = rows.unsqueeze(-1) ^ columns
-    words *= _FIRST_FACTOR
-    words ^= _shifted(words, _SHIFTS[1])
-    words *= _SECOND_FACTOR
-    count = min(round(probability * 2**32), 2**32 - 1)  # of the 2^32 words, the lowest ones
-    return words < count - 2**31
+    words *= FIRST_FACTOR
+    words ^= _shifted(words, SHIFTS[1])
+    words *= SECOND_FACTOR
+    return words < first_kept(probability)
+
+
+def first_kept(probability: float) -> int:
+    """The lowest word, as int32, that `dropped` keeps: of the 2^32 words, the lowest ones are dropped."""
+    return min(round(probability * 2**32), 2**32 - 1) - 2**31
 
 
 def _shifted(words: Tensor, bits: int) -> Tensor:

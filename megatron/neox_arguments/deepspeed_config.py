@@ -9,12 +9,12 @@ from megatron.neox_arguments.keys.sections import for_deepspeed
 
 
 def effective_zero_stage(args: NeoXArgs) -> int:
-    """The ZeRO stage DeepSpeed runs with: at least 1.
+    """The ZeRO stage a run has: with DeepSpeed at least 1.
 
-    Its stage 0 computes wrong gradient norms under a pipeline and wrong updates in half precision; stage 1 gives the numbers that
+    DeepSpeed's stage 0 computes wrong gradient norms under a pipeline and wrong updates in half precision; stage 1 gives the numbers that
     stage 0 should, and with one data-parallel copy costs the same memory.
     """
-    return max(args.zero_stage, 1)
+    return max(args.zero_stage, 1) if args.deepspeed else args.zero_stage
 
 
 def build_deepspeed_config(args: NeoXArgs) -> dict[str, Any]:

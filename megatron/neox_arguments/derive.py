@@ -181,6 +181,14 @@ def model_vocab_size(args: NeoXArgs, tokenizer_entries: int) -> int:
     return args.vocab_size
 
 
+def derive_fused_head(wanted: bool, *, precision: Precision, train_impl: str) -> bool:
+    """Whether the loss is computed in one operation with the head's projection: in predicting the next token, and not in fp16.
+
+    Its gradients are there before the loss scale is, without which small ones are lost in fp16.
+    """
+    return wanted and precision != "fp16" and train_impl == "normal"
+
+
 def derive_key_head_copies(num_heads: int, num_kv_heads: int, *, ranks: int) -> int:
     """How often each key/value head is there once the query heads are shared out among `ranks`, so that each rank has equal groups of
     query heads with a key head of their own: 1 where `ranks` divides the key heads. Numbers are those of a tensor rank."""

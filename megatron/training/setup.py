@@ -21,6 +21,7 @@ from megatron.engine.protocol import Engine
 from megatron.initialize import World
 from megatron.log import get_logger
 from megatron.model.gpt import build_layer_specs
+from megatron.model.products import check_products
 from megatron.model.sequential import SequentialModel
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.monitor.reporter import Reporter, build_reporter
@@ -61,6 +62,7 @@ def build_run(args: NeoXArgs, world: World) -> tuple[Run, TrainState]:
     tokenizer = build_tokenizer(args)
     vocab_size = model_vocab_size(args, tokenizer.vocab_size)
     padded_rows = padded_vocab_size(args, vocab_size)
+    check_products(args, world.device)
     specs = build_layer_specs(args, vocab_size=vocab_size, padded_vocab_size=padded_rows)
     objective = OBJECTIVES.load(args.train_impl)(group=world.groups.tensor, vocab_size=vocab_size)
     engine = build_engine(args, specs=specs, objective=objective, groups=world.groups, device=world.device)

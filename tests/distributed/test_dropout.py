@@ -15,6 +15,7 @@ from tests.distributed.matrix.reference import reference
 from tests.distributed.matrix.running import Verdict, run_cells
 
 DROPOUT = 0.2
+FUSED = {"bias_dropout_fusion": True, "rope_fusion": True}
 CELLS = {
     "accumulation": Cell(accumulation=4),
     "recomputation": Cell(recompute=2),
@@ -27,6 +28,10 @@ CELLS = {
         Grid(pipe=2), mask="documents", accumulation=4, recompute=1
     ),
     "pipeline and tensor in sequence": Cell(Grid(pipe=2, tensor=2, in_sequence=True), accumulation=4),
+    "data, zero 3, bias and residual added with dropout": Cell(Grid(data=2), zero=3, extra=FUSED),
+    "tensor in sequence, bias and residual added with dropout": Cell(
+        Grid(tensor=2, in_sequence=True), residual="parallel", extra=FUSED
+    ),
     "context and tensor in sequence, recomputation": Cell(Grid(context=2, tensor=2, in_sequence=True), recompute=1),
 }
 

@@ -23,6 +23,7 @@ from tests.worlds import run_world
 
 BIG = {"train_micro_batch_size_per_gpu": 8}
 BF16 = {"precision": "bfloat16"}
+NATIVE = {"deepspeed": False}
 FP16 = {"precision": "fp16", "fp16": {"enabled": True, "initial_scale_power": 4}}
 FLASH = {"attention_config": [[["flash"], "all"]]}
 LLAMA = {
@@ -82,6 +83,8 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "bf16, dropout, recomputing scores": {**BF16, **DROPOUT, **SELECTIVE, **BIG},
         "bf16, accumulating": {**BF16, **FLASH, **accumulate(2), **BIG},
         "fp16": {**FP16, **BIG},
+        "fp32, without DeepSpeed": {**NATIVE, **BIG},
+        "bf16, accumulating, without DeepSpeed": {**NATIVE, **BF16, **LLAMA, **accumulate(2), **BIG},
     },
     2: {
         **{f"fp32, zero {stage}": zero(stage) for stage in (0, 1, 2, 3)},
@@ -98,6 +101,15 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
             **zero(1),
             "data_types": {"grad_accum_dtype": "bf16"},
             **accumulate(2),
+        },
+        "fp32, zero 1, without DeepSpeed": {**NATIVE, **zero(1, **SMALL_BUCKETS)},
+        "bf16, zero 0, without DeepSpeed": {**NATIVE, **BF16, **zero(0)},
+        "bf16, zero 1, bf16 messages, without DeepSpeed": {
+            **NATIVE,
+            **BF16,
+            **zero(1),
+            **accumulate(2),
+            "communication_data_type": "bf16",
         },
         "fp32, tensor": {**tensor(2), **BIG},
         "fp32, tensor, parallel residual": {**tensor(2), **GPT_J, **BIG},

@@ -36,6 +36,15 @@ DECODED = (
     "parallel residual, yarn scaling, narrow heads with norms and biases",
 )
 DROPOUT = {"hidden_dropout": 0.3, "attention_dropout": 0.3}
+FUSED: dict[str, dict[str, Any]] = {
+    "in sequence": {**DROPOUT},
+    "side by side": {"gpt_j_residual": True, **DROPOUT},
+    "side by side, nothing dropped": {"gpt_j_residual": True},
+    "a bias of one branch only": {"gpt_j_residual": True, "use_bias_in_attn_output": False},
+    "norms behind": {**VARIANTS["norms with biases behind attention and MLP and over all heads"], **DROPOUT},
+    "gated, rotary": {**VARIANTS["scalenorm, gated with biases"], **DROPOUT},
+}
+FUSION = {"bias_dropout_fusion": True, "rope_fusion": True, "use_flashattn_swiglu": True}
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -108,7 +117,7 @@ def world_group() -> Group:
 def test_dropout_and_generation_on_two_ranks() -> None:
     for report in run_world(2, check_dropout_and_generation):
         assert report == dict.fromkeys(report, True)
-        assert len(report) == 10 + len(DECODED)
+        assert len(report) == 10 + 2 * len(FUSED) + len(DECODED)
 
 
 def check_dropout_and_generation(rank: int) -> dict[str, bool]:
@@ -118,6 +127,10 @@ def check_dropout_and_generation(rank: int) -> dict[str, bool]:
         for is_split in (False, True):
             case = f"dropout, in sequence {is_split}: {settings}"
             report[case] = drops_as_one_process(group, {**settings, **DROPOUT}, is_split)
+    for name, settings in FUSED.items():
+        for is_split in (False, True):
+            case = f"fused, in sequence {is_split}: {name}"
+            report[case] = drops_as_one_process(group, settings, is_split, **FUSION)
     for is_split in (False, True):
         report[f"rewards, in sequence {is_split}"] = rewards_equal_one_process(group, is_split)
     for variant in DECODED:
@@ -125,10 +138,13 @@ def check_dropout_and_generation(rank: int) -> dict[str, bool]:
     return report
 
 
-def drops_as_one_process(group: Group, settings: Mapping[str, Any], sequence_parallel: bool) -> bool:
-    """Logits, loss and gradients are those of one process, and recomputation draws the same masks again."""
+def drops_as_one_process(group: Group, settings: Mapping[str, Any], sequence_parallel: bool, **fusion: bool) -> bool:
+    """Logits, loss and gradients are those of one process, and recomputation draws the same masks again.
+
+    fusion: keys of fused kernels, for the several processes only: here they choose the operations in plain torch.
+    """
     expected = run_model(build(settings, SINGLE), SINGLE)
-    model = build(settings, group, sequence_parallel=sequence_parallel, checkpoint_num_layers=1)
+    model = build({**settings, **fusion}, group, sequence_parallel=sequence_parallel, checkpoint_num_layers=1)
     return max(compare(run_model(model, group), expected).values()) < TOLERANCE
 
 

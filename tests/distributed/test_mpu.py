@@ -9,6 +9,8 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,10 +23,14 @@ from megatron.mpu import collectives, mappings
 from megatron.mpu.broadcast import broadcast_object, broadcast_tensors
 from megatron.mpu.cross_entropy import vocab_parallel_cross_entropy
 from megatron.mpu.embedding import VocabParallelEmbedding
-from megatron.mpu.groups import Group, build_process_groups
+from megatron.mpu.fp8 import Fp8Products
+from megatron.mpu.groups import SINGLE, Group, build_process_groups
 from megatron.mpu.linear import ColumnParallelLinear, RowParallelLinear
+from megatron.mpu.linear_cross_entropy import linear_cross_entropy
 from megatron.mpu.shard import shard_of
 from megatron.mpu.topology import Topology
+from megatron.mpu.transformer_engine import LinearProduct
+from tests.transformer_engine import install
 from tests.worlds import run_world
 
 CHECKS: list[Callable[[Group], None]] = []
@@ -267,6 +273,69 @@ def row_parallel_linear_equals_linear(group: Group) -> None:
 
 
 @check
+def fp8_products_are_those_of_one_process_but_for_the_smallest_values(group: Group) -> None:
+    """Parts of a tensor have scales of their own: values more than 2^13 below the largest may be rounded otherwise, by 2^-17 of it."""
+    for kind, rowwise, sequence_parallel in product(
+        (ColumnParallelLinear, RowParallelLinear), (False, True), (False, True)
+    ):
+        options = {"init": nn.init.zeros_, "dtype": torch.float64, "sequence_parallel": sequence_parallel}
+        layer, one = kind(128, 64, group=group, **options), kind(128, 64, group=SINGLE, **options)
+        layer.products = one.products = Fp8Products(rowwise)
+        with torch.no_grad():
+            for mine, whole in zip(layer.parameters(), one.parameters(), strict=True):
+                whole.copy_(_filled(*whole.shape))
+                mine.copy_(shard_of(mine).cut(whole))
+        full_x, upstream = _leaf(_filled(16, 2, 128)), _filled(16, 2, 64)
+        expected = one(full_x)
+        expected.backward(upstream)
+
+        is_column = kind is ColumnParallelLinear
+        x_dim = None if is_column and not sequence_parallel else 0 if is_column else -1
+        y_dim = -1 if is_column else 0 if sequence_parallel else None
+        x = _leaf(full_x if x_dim is None else _slice(full_x, group, x_dim))
+        y = layer(x)
+        y.backward(upstream if y_dim is None else _slice(upstream, group, y_dim))
+        found = [(y, expected, y_dim), (x.grad, full_x.grad, x_dim)]
+        found += [
+            (mine.grad, whole.grad, shard_of(mine).dim)
+            for mine, whole in zip(layer.parameters(), one.parameters(), strict=True)
+        ]
+        for mine, whole, dim in found:
+            same = whole if dim is None else _slice(whole, group, dim)
+            assert (mine - same).abs().max() < 2e-4 * whole.abs().max(), (kind, rowwise, sequence_parallel, mine.shape)
+        exact = functional.linear(full_x, one.weight, one.bias)
+        assert (expected - exact).abs().max() > 5e-3 * exact.abs().max(), "8 bits are far less exact than that"
+
+
+@check
+def a_library_multiplies_between_the_same_exchanges(group: Group) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        notes = install(patch)
+        for kind, sequence_parallel in product((ColumnParallelLinear, RowParallelLinear), (False, True)):
+            layers = [
+                kind(64, 64, group=group, init=nn.init.zeros_, dtype=torch.float64, sequence_parallel=sequence_parallel)
+                for _ in range(2)
+            ]
+            ours, by_library = layers
+            by_library.product = LinearProduct(lambda layer=by_library: layer.weight, fp8_format="hybrid")
+            width, length = ours.weight.shape[1], 16
+            values = _filled(
+                length // group.size if sequence_parallel and kind is ColumnParallelLinear else length, width
+            )
+            results = []
+            for layer in layers:
+                torch.manual_seed(1)
+                _fill_layer(layer)
+                x = _leaf(values)
+                y = layer(x)
+                y.backward(_filled(*y.shape))
+                results.append((y, x.grad, layer.weight.grad, layer.bias.grad))
+            for mine, plain in zip(*reversed(results), strict=True):
+                _assert_equal(mine, plain)
+        assert len(notes.linear) == 4
+
+
+@check
 def the_row_parallel_bias_is_added_once_and_not_on_every_rank(group: Group) -> None:
     layer = RowParallelLinear(8, 3, group=group, init=nn.init.zeros_, dtype=torch.float64)
     with torch.no_grad():
@@ -393,6 +462,34 @@ def the_loss_of_large_logits_is_finite_and_of_an_impossible_label_infinite(group
     assert losses[1] == torch.inf
     with pytest.raises(ValueError, match="only 4 columns"):
         vocab_parallel_cross_entropy(logits, torch.tensor([0, 1]), group, vocab_size=5)
+
+
+@check
+def the_loss_with_its_projection_is_that_of_logits_however_rows_and_vocabulary_are_cut(group: Group) -> None:
+    weight, bias, hidden = _filled(16, 6), _filled(16), _filled(8, 3, 6)
+    labels, weights = torch.randint(0, 13, (8, 3)), _filled(8, 3)
+    labels[0, 1], labels[3, 0], labels[7, 2] = -100, 12, 0
+    for vocab_size, in_sequence, rows in product((13, 5), (False, True), (5, 24)):
+        whole = [_leaf(each) for each in (hidden, weight, bias)]
+        known = labels.clamp(max=vocab_size - 1)
+        logits = functional.linear(*whole)[..., :vocab_size]
+        losses = functional.cross_entropy(logits.flatten(0, 1), known.flatten(), reduction="none")
+        expected = (losses * weights.flatten()).sum()
+        (expected * 0.3).backward()
+        own = [
+            _leaf(_slice(hidden, group, 0) if in_sequence else hidden),
+            *(_leaf(_slice(each, group, 0)) for each in (weight, bias)),
+        ]
+        with patch("megatron.mpu.linear_cross_entropy.chunk_rows", lambda count, *, row_bytes, rows=rows: rows):
+            found = linear_cross_entropy(
+                *own, known, weights, group, vocab_size=vocab_size, sequence_parallel=in_sequence
+            )
+        (found * 0.3).backward()
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        gradients = [_slice(whole[0].grad, group, 0) if in_sequence else whole[0].grad]
+        gradients += [_slice(each.grad, group, 0) for each in whole[1:]]
+        for mine, theirs in zip(own, gradients, strict=True):
+            torch.testing.assert_close(mine.grad, theirs, rtol=1e-12, atol=1e-12)
 
 
 # ---- messages

@@ -80,7 +80,7 @@ def runnable(layer: Layer, device: torch.device) -> Layer:
 
 
 LAYERS: dict[str, Callable[[BuildContext], Layer]] = {
-    **{f"norm {name}": partial(norm, name) for name in NORMS.names},
+    **{f"norm {name}": partial(norm, name) for name in NORMS.names if NORMS.requirement(name) is None},
     **{f"activation {name}": partial(activation, name) for name in ACTIVATIONS.names},
     "activation gelu by tanh": partial(activation, "gelu", tanh_gelu=True),
     **{f"rotary {fraction}": partial(rotary, fraction) for fraction in (0.25, 1.0)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from megatron.model.dropout import drop
+from megatron.mpu.dropping import drop
 from megatron.mpu.random_bits import dropped, mixed, numbered_words, position_words, sample_keys
 from tests.gpu.compare import never_waiting
 

@@ -139,7 +139,7 @@ def litgpt(architecture: Architecture, directory: Path, *, dtype: torch.dtype, d
     """litgpt's `generate_fn`, over which its `generate` loops, and for several rows its batched form."""
     from litgpt.generate.base import batched_generate_fn, generate_fn
 
-    model = _litgpt_model(architecture, directory).to(device, dtype).eval()
+    model = litgpt_model(architecture, directory).to(device, dtype).eval()
     greedy = {"temperature": 0.0, "top_p": 0.0}
 
     def generate(prompts: Tokens, count: int, tick: Tick) -> Tokens:
@@ -162,7 +162,8 @@ def litgpt(architecture: Architecture, directory: Path, *, dtype: torch.dtype, d
     return generate
 
 
-def _litgpt_model(architecture: Architecture, directory: Path) -> torch.nn.Module:
+def litgpt_model(architecture: Architecture, directory: Path) -> torch.nn.Module:
+    """The model that `write_model` has written, as litgpt builds it."""
     from litgpt import GPT, Config
     from litgpt.scripts.convert_hf_checkpoint import copy_weights_gpt_neox, copy_weights_hf_llama
     from safetensors.torch import load_file

@@ -15,6 +15,6 @@ def processor() -> str:
     return found[1].strip() if found else "cpu"
 
 
-def file_name(benchmark: str) -> str:
-    """Of a benchmark's results on this processor: `index_maps_AMD_EPYC.json`."""
-    return f"{benchmark}_{re.sub(r'[^A-Za-z0-9]+', '_', processor())}.json"
+def file_name(benchmark: str, device: str = "cpu") -> str:
+    """Of a benchmark's results on this processor, or the device of that name: `index_maps_AMD_EPYC.json`."""
+    return f"{benchmark}_{re.sub(r'[^A-Za-z0-9]+', '_', processor() if device == 'cpu' else device)}.json"

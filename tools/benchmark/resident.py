@@ -29,10 +29,10 @@ def resident_peak() -> Iterator[Resident]:
     gc.collect()
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that was kept would hide what is taken next
-    (PROCESS / "clear_refs").write_text("5", encoding="utf-8")  # the high-water mark begins anew
-    before = _status("VmRSS")
+    reset_high_water()
+    before = resident()
     yield found
-    found.bytes = max(0, _status("VmHWM") - before)
+    found.bytes = max(0, high_water() - before)
 
 
 @contextlib.contextmanager
@@ -52,6 +52,21 @@ def anonymous_peak() -> Iterator[Resident]:
     finally:
         ended.set()
         sampling.join()
+
+
+def reset_high_water() -> None:
+    """Let the high-water mark begin anew."""
+    (PROCESS / "clear_refs").write_text("5", encoding="utf-8")
+
+
+def high_water() -> int:
+    """The most bytes that this process held at once since then."""
+    return _status("VmHWM")
+
+
+def resident() -> int:
+    """Bytes that this process holds."""
+    return _status("VmRSS")
 
 
 def _status(field: str) -> int:

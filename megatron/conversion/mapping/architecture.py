@@ -142,7 +142,8 @@ def _simplified(values: Mapping[str, Any]) -> Architecture:
         reset("qk_layernorm_scope")
     if not kept.get("gpt_j_residual"):
         reset("gpt_j_tied")
-    if kept.get("norm", "layernorm") != "layernorm":
+    kept["norm"] = kept.get("norm", "layernorm").removeprefix("te_")  # whoever computes it
+    if kept["norm"] != "layernorm":
         reset("use_bias_in_norms")  # no other norm has one
     if kept.get("train_impl") == "rm":
         reset("no_weight_tying", "use_bias_in_output_layer")  # there is no output layer

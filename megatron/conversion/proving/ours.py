@@ -12,6 +12,7 @@ from megatron.checkpointing.names import WEIGHT
 from megatron.conversion.mapping.shapes import model_specs
 from megatron.conversion.proving.prompts import compared_positions
 from megatron.model.gpt import build_layer_specs
+from megatron.model.products import with_plain_products
 from megatron.model.sequential import build_layer
 from megatron.model.spec import BuildContext, LayerSpec
 from megatron.model.stream import Stream
@@ -64,7 +65,8 @@ def _specs(ours: OpenedModel) -> list[LayerSpec]:
         return model_specs(ours.architecture)
     rows = ours.architecture.vocab_size
     kinds = ["global" if kind in MASKED else kind for kind in ours.saved_args.attention_config]
-    args = ours.saved_args.model_copy(update={"attention_config": kinds, "sequence_parallel": False})
+    plain = with_plain_products(ours.saved_args)
+    args = plain.model_copy(update={"attention_config": kinds, "sequence_parallel": False})
     return build_layer_specs(args, vocab_size=rows, padded_vocab_size=rows)
 
 

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from megatron.environment import rank_defaults
 from megatron.launcher.devices import count_devices
 
-BUILT_AGAINST_TORCH = ("triton", "deepspeed", "flash_attn", "transformer_engine")
+BUILT_AGAINST_TORCH = ("triton", "deepspeed", "flash_attn", "flash_attn_interface", "transformer_engine")
 """Modules with parts that fit some versions of torch only: that they are installed does not say that they can be imported."""
 
 

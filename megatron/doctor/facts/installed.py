@@ -12,6 +12,8 @@ from megatron.doctor.facts.source import REPOSITORY
 
 _PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;#]+)")
 
+NOT_OF_RUNS = ("requirements-dev.txt", "requirements-benchmark.txt")
+
 
 @dataclass(frozen=True)
 class Pin:
@@ -22,10 +24,10 @@ class Pin:
 
 
 def read_pins(folder: Path = REPOSITORY / "requirements") -> dict[str, Pin]:
-    """What the requirements files name, by the package's normal name; that of tests is left out. Of several, the file called after it counts."""
+    """What the requirements files name, by the package's normal name; those of tests and of benchmarks are left out. Of several, the file called after it counts."""
     pins: dict[str, Pin] = {}
     for path in sorted(folder.glob("*.txt")):
-        if path.name == "requirements-dev.txt":
+        if path.name in NOT_OF_RUNS:
             continue
         for line in path.read_text().splitlines():
             match = _PIN.match(line)

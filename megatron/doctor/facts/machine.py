@@ -16,7 +16,7 @@ from pathlib import Path
 from megatron.doctor.facts.gpus import Gpus, gather_gpus
 from megatron.doctor.facts.installed import installed_versions, read_pins
 from megatron.doctor.facts.source import git_commit, source_hash
-from megatron.environment import available_cores, extensions_directory
+from megatron.environment import available_cores, extensions_directory, graphs_directory
 
 UNLIMITED = -1
 
@@ -111,6 +111,7 @@ def cache_folders() -> dict[str, str]:
     return {
         "temporary files": tempfile.gettempdir() if _has_temporary_folder() else os.environ.get("TMPDIR", "/tmp"),
         "compiled extensions": os.environ.get("TORCH_EXTENSIONS_DIR") or str(extensions_directory(os.environ)),
+        "compiled graphs": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(graphs_directory(os.environ)),
         "compiled kernels": os.environ.get("TRITON_CACHE_DIR") or str(Path.home() / ".triton" / "cache"),
         "downloaded models": os.environ.get("HF_HOME") or str(cache / "huggingface"),
     }

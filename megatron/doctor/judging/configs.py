@@ -11,9 +11,17 @@ from megatron.doctor.facts.disks import Disk
 from megatron.doctor.facts.torch_facts import TorchFacts
 from megatron.doctor.findings import Finding
 from megatron.neox_arguments import NeoXArgs
+from megatron.neox_arguments.resolving.checks.fp8 import LIBRARY_KEYS
 
 FLASH_ATTN_LARGEST_HEAD = 256
-"""As the package has it (megatron/model/attention/flash.py)."""
+HOPPER = (9, 0)
+"""As the packages have it (megatron/model/attention/flash_packages.py)."""
+
+GPU_KERNELS = ("cudnn", "efficient")
+"""Values of sdpa_backend that a CPU does not have."""
+
+FIRST_FP8_CAPABILITY = (8, 9)
+"""Of GPUs that multiply in fp8, as torch has it (megatron/mpu/fp8.py)."""
 
 WAY_TO_DATA = (
     "tokenise the text first (prepare_data.py, tools/datasets/preprocess_data.py), or correct the prefix (without .bin)"
@@ -22,7 +30,7 @@ WAY_TO_DATA = (
 
 def judge_features(args: NeoXArgs, torch: TorchFacts, installed: Mapping[str, str]) -> list[Finding]:
     """Precision and attention on the devices of this machine."""
-    return [*_precision(args, torch), *_attention(args, torch, installed)]
+    return [*_precision(args, torch), *_fp8(args, torch), *_attention(args, torch, installed)]
 
 
 def judge_files(files: Sequence[NamedFile]) -> list[Finding]:
@@ -100,9 +108,27 @@ def _precision(args: NeoXArgs, torch: TorchFacts) -> Iterator[Finding]:
         yield Finding("precision", "ok", f"{args.precision} on {'these GPUs' if torch.devices else 'the CPU'}")
 
 
+def _fp8(args: NeoXArgs, torch: TorchFacts) -> Iterator[Finding]:
+    asked = [key for key in ("fp8", *LIBRARY_KEYS) if getattr(args, key) not in ("none", False)]
+    if not asked:
+        return
+    keys, need = ", ".join(asked), ".".join(map(str, FIRST_FP8_CAPABILITY))
+    lacking = sorted({device.name for device in torch.devices if device.capability < FIRST_FP8_CAPABILITY})
+    if torch.rocm:
+        yield Finding("fp8", "failure", f"{keys}, which is not built for AMD GPUs", f"remove {keys}")
+    elif lacking:
+        text = f"{keys}, which {', '.join(lacking)} cannot compute: it takes compute capability {need}"
+        yield Finding("fp8", "failure", text, f"remove {keys}")
+    else:
+        yield Finding("fp8", "ok", f"{keys} on {'these GPUs' if torch.devices else 'the CPU, which is slower with it'}")
+
+
 def _attention(args: NeoXArgs, torch: TorchFacts, installed: Mapping[str, str]) -> Iterator[Finding]:
     types = set(args.attention_config)
     if not torch.devices:
+        if args.sdpa_backend in GPU_KERNELS:
+            text = f'"sdpa_backend" {args.sdpa_backend} is a kernel of GPUs, and there is none here'
+            yield Finding("attention", "failure", text, 'set sdpa_backend to "auto"')
         return
     if "flex" in types and ("triton" not in installed or torch.imports.get("triton")):
         yield Finding(
@@ -112,10 +138,18 @@ def _attention(args: NeoXArgs, torch: TorchFacts, installed: Mapping[str, str]) 
             'pip install triton, or take "flash" in attention_config',
         )
     usable = "flash-attn" in installed and not torch.imports.get("flash_attn")
+    usable |= _has_flash_attn_3(args, torch, installed)
     fits = torch.cuda and args.precision != "fp32" and args.head_dim <= FLASH_ATTN_LARGEST_HEAD
     if "flash" in types and fits and not usable:
         window = args.sliding_window_width is not None and args.sliding_window_width < args.seq_length
         yield _flash_by_torch(window=window, documents=args.reset_attention_mask)
+
+
+def _has_flash_attn_3(args: NeoXArgs, torch: TorchFacts, installed: Mapping[str, str]) -> bool:
+    """Whether FlashAttention 3 is there and serves the config, as megatron/model/attention/flash_packages.py chooses."""
+    are_hopper = all(device.capability == HOPPER for device in torch.devices)
+    is_there = "flash-attn-3" in installed and not torch.imports.get("flash_attn_interface")
+    return is_there and are_hopper and args.pos_emb != "alibi" and args.head_dim % 8 == 0
 
 
 def _flash_by_torch(*, window: bool, documents: bool) -> Finding:

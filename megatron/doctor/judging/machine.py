@@ -112,5 +112,6 @@ def _variable(purpose: str) -> str:
     return {
         "temporary files": "TMPDIR",
         "compiled extensions": "TORCH_EXTENSIONS_DIR",
+        "compiled graphs": "TORCHINDUCTOR_CACHE_DIR",
         "compiled kernels": "TRITON_CACHE_DIR",
     }.get(purpose, "HF_HOME")

@@ -24,10 +24,22 @@ OPTIONAL = (
         "sequence, documents that do not see each other one for each sample (attention flex needs none)",
     ),
     Optional(
+        "flash-attn-3",
+        "flash_attn_interface",
+        'attention "flash" on Hopper GPUs (compute capability 9.0)',
+        "flash-attn or torch's attention is used: the same numbers",
+    ),
+    Optional(
         "triton",
         "triton",
-        'attention "flex" on GPUs, which torch compiles with it',
-        "on a CPU flex is computed as flash is: the same numbers",
+        'compile and attention "flex" on GPUs, which torch compiles with it, and the keys of fused kernels (rmsnorm_fusion and so on)',
+        "on a CPU blocks are compiled with g++, flex is computed as flash is, and plain torch does what kernels would: the same numbers",
+    ),
+    Optional(
+        "transformer-engine",
+        "transformer_engine",
+        "te_columnparallel, te_rowparallel, te_layernorm_mlp, te_mha, and the norms te_layernorm and te_rmsnorm",
+        "torch's own fp8 products (fp8: tensorwise) and norms are used where a config asks for them instead",
     ),
     Optional("sentencepiece", "sentencepiece", "tokenizer_type SPMTokenizer", "no other package reads its models"),
     Optional("tiktoken", "tiktoken", "tokenizer_type TiktokenTokenizer", "no other package reads its encodings"),
@@ -54,10 +66,7 @@ OPTIONAL = (
     Optional("ftfy", "ftfy", "preprocess_data.py --ftfy", "texts are taken as they are"),
 )
 
-NOT_ASKED_FOR = {"transformer-engine": "its keys are refused"}
-"""Packages that nothing uses yet, and how that shows."""
-
 
 def packages_to_look_for() -> tuple[str, ...]:
     """Those that no requirements file names, too."""
-    return (*(package.name for package in OPTIONAL), *NOT_ASKED_FOR)
+    return tuple(package.name for package in OPTIONAL)

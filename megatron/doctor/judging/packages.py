@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping
 from megatron.doctor.facts.installed import Pin, same_version
 from megatron.doctor.facts.torch_facts import TorchFacts
 from megatron.doctor.findings import Finding
-from megatron.doctor.judging.optional import NOT_ASKED_FOR, OPTIONAL, Optional
+from megatron.doctor.judging.optional import OPTIONAL, Optional
 
 ALSO_PROVEN = {"torch": ("2.11",)}
 """Further releases that work, by the package."""
 
 OWN_FILES = ("requirements.txt", "requirements-torch.txt")
 """What every run needs."""
+
+BUILT_HERE = ("requirements.txt", "requirements-flashattention.txt", "requirements-transformer-engine.txt")
+"""Files with packages that build against the torch that is there; in a build environment of their own there is none."""
 
 BUILD_TOOLS = ("setuptools", "wheel")
 """What builds DeepSpeed's package, and no run needs."""
@@ -27,13 +30,6 @@ def judge_packages(installed: Mapping[str, str], pins: Mapping[str, Pin], torch:
     findings = [_needed(name, installed, pins, torch.imports) for name in SHOWN_ALONE if name != "torch"]
     findings += _others([name for name in needed if name not in SHOWN_ALONE], installed, pins)
     findings += [_optional(package, installed, pins, torch.imports) for package in OPTIONAL]
-    for name, how in NOT_ASKED_FOR.items():
-        text = (
-            f"{installed[name]}; nothing asks for it yet"
-            if name in installed
-            else f"not installed; nothing asks for it yet: {how}"
-        )
-        findings.append(Finding(name, "absent", text))
     return findings
 
 
@@ -50,8 +46,7 @@ def version_finding(name: str, version: str, pin: Pin | None, *, more: str = "")
 
 def install(file: str) -> str:
     """The command that installs what a requirements file names."""
-    # flash-attn and DeepSpeed build against the torch that is there; in a build environment of their own there is none.
-    isolation = " --no-build-isolation" if file in ("requirements.txt", "requirements-flashattention.txt") else ""
+    isolation = " --no-build-isolation" if file in BUILT_HERE else ""
     return f"pip install{isolation} -r requirements/{file}"
 
 

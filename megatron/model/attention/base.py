@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from megatron.errors import NeoXError
 from megatron.model.attention.distance_bias import DistanceBias, exact_type
-from megatron.model.attention.explicit import explicit_attention, weight_words
+from megatron.model.attention.explicit import PLAIN, Softmaxes, explicit_attention, weight_words
 from megatron.model.attention.head_exchange import HeadExchange
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.attention.mask import causal_mask
@@ -37,7 +37,9 @@ class Attention(nn.Module, ABC):
     queries, keys and values, in that of the output; window: how many latest tokens each one sees, itself included, None = all;
     query_norm, key_norm: [b, n, s, d] -> [b, n, s, d] before rotation, or None; query_key_layer_scaling: how the `global` core guards
     its scores against overflow (see there); recompute_scores: in training, compute all that is as large as the scores again in the
-    backward pass instead of keeping it (selective recomputation, Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198).
+    backward pass instead of keeping it (selective recomputation, Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198);
+    softmaxes: how the explicit core makes weights of scores; sdpa_backend: torch's kernel that `flash` trains with, whatever else it
+    could take; `auto` leaves the choice to it.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Attention(nn.Module, ABC):
         key_norm: nn.Module | None = None,
         query_key_layer_scaling: bool = False,
         recompute_scores: bool = False,
+        softmaxes: Softmaxes = PLAIN,
+        sdpa_backend: str = "auto",
     ) -> None:
         super().__init__()
         group = context.tensor_group
@@ -69,6 +73,8 @@ class Attention(nn.Module, ABC):
         self.window = window
         self.query_key_layer_scaling = query_key_layer_scaling
         self.recompute_scores = recompute_scores
+        self.sdpa_backend = sdpa_backend
+        self.softmaxes = softmaxes
         self._positions = positions
         self._local_heads, self._local_kv_heads = num_heads // group.size, num_kv_heads // group.size
         self._exchange = HeadExchange(
@@ -98,12 +104,20 @@ class Attention(nn.Module, ABC):
 
         Keys of another document are not seen, where it has documents.
         """
-        output: Tensor = self.dense(self._mix(hidden, stream))
+        output: Tensor = self.dense(self.mix(*self.project(hidden, self.angles(stream)), stream))
         return output
 
-    def partial(self, hidden: Tensor, stream: Stream) -> Tensor:
-        """This rank's summand of the output [s, b, h], before reduction and bias (the sequence is whole here)."""
-        return self.dense.partial(self._mix(hidden, stream))
+    def angles(self, stream: Stream) -> Tensor | None:
+        """What the queries and keys of the stream's tokens are turned by, None where they are not."""
+        return self._positions.angles(stream.position_ids)
+
+    def project(self, hidden: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """[s, b, h] -> query [b, n, s, d], key and value [b, k, s, d] as the core takes them; angles: those of the stream."""
+        fused = self.query_key_value(hidden)  # [s, b, (n + 2 k) d]
+        query, key, value = self._split(fused, self._local_heads, self._local_kv_heads)
+        if self.query_layernorm is not None and self.key_layernorm is not None:
+            query, key = self.query_layernorm(query), self.key_layernorm(key)
+        return *self._positions.turn(query, key, angles), value
 
     @abstractmethod
     def attend(
@@ -141,11 +155,10 @@ class Attention(nn.Module, ABC):
                 hidden = documents.hidden_keys(self.window)
             elif allowed is not None:
                 hidden = ~allowed
-            else:
+            elif self.window is not None and self.window < key.shape[2]:
                 hidden = ~causal_mask(query.shape[2], key.shape[2], window=self.window, device=query.device)
-            return explicit_attention(
-                query, key, value, hidden, bias=bias, divisor=divisor, words=words, dropout=self.dropout
-            )
+            options: dict[str, Any] = {"bias": bias, "divisor": divisor, "words": words, "dropout": self.dropout}
+            return explicit_attention(query, key, value, hidden, softmaxes=self.softmaxes, **options)
 
         if not (self.recompute_scores and self.training):
             return core(query, key, value, words)
@@ -153,12 +166,8 @@ class Attention(nn.Module, ABC):
         mixed: Tensor = checkpoint(core, query, key, value, words, use_reentrant=False, preserve_rng_state=False)
         return mixed
 
-    def _mix(self, hidden: Tensor, stream: Stream) -> Tensor:
-        fused = self.query_key_value(hidden)  # [s, b, (n + 2 k) d]
-        query, key, value = self._split(fused, self._local_heads, self._local_kv_heads)
-        if self.query_layernorm is not None and self.key_layernorm is not None:
-            query, key = self.query_layernorm(query), self.key_layernorm(key)
-        query, key = self._positions.rotate(query, key, stream.position_ids)
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, stream: Stream) -> Tensor:
+        """What `project` gave -> [s, b, n d], what the output projection reads: the core, and what there is around it."""
         allowed = None
         if stream.cache is not None:
             assert stream.documents is None, "prompts are not packed"

@@ -6,13 +6,27 @@ Shapes: `s` queries, `S` keys, `b` micro-batch, `n` local query heads, `k` local
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from megatron.model.dropout import drop
+from megatron.fused_kernels import reference
 from megatron.model.dropout_keys import DropoutKeys
+from megatron.mpu.dropping import drop
 from megatron.mpu.random_bits import mixed, numbered_words, place_word
+
+
+@dataclass(frozen=True)
+class Softmaxes:
+    """The operations by which scores become weights, as in reference.py or fused: where a query sees all keys up to its own, and by a mask."""
+
+    causal: Callable[..., Tensor] = reference.causal_softmax
+    masked: Callable[..., Tensor] = reference.masked_softmax
+
+
+PLAIN = Softmaxes()
 
 
 def explicit_attention(
@@ -25,29 +39,34 @@ def explicit_attention(
     divisor: int | None = None,
     words: Tensor | None = None,
     dropout: float = 0.0,
+    softmaxes: Softmaxes = PLAIN,
 ) -> Tensor:
     """`softmax(q k^T / sqrt(d)) v`: query [b, n, s, d], key and value [b, k, S, d] -> [b, n, s, d].
 
-    hidden: bool, broadcastable to [b, n, s, S], true where a query does not see a key; None = the bias says so. bias: [b or 1, n, s, S], in
-    fp32 at least, added to the scores. divisor: scores are kept divided by it, and multiplied again in fp32, before the softmax; None = not.
-    words: those of `weight_words`, by which weights are dropped with probability `dropout`; None = not. torch computes the softmax of
-    half-precision scores in fp32.
+    hidden: bool, broadcastable to [b, n, s, S], true where a query does not see a key; None = the bias says so, or without one it sees all
+    keys up to its own. bias: [b or 1, n, s, S], in fp32 at least, added to the scores. divisor: scores are kept divided by it, and
+    multiplied again in fp32, before the softmax; None = not. words: those of `weight_words`, by which weights are dropped with probability
+    `dropout`; None = not. softmaxes: what computes weights where there is no bias. The softmax of half-precision scores is in fp32.
     """
     groups = query.shape[1] // key.shape[1], query.shape[2]
+    heads = key.shape[1], -1
     scaled = query / (math.sqrt(query.shape[-1]) * (divisor or 1))
     # The queries of a group stand below each other, so that no product needs copies of their keys and values.
-    rows = scaled.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # [b, k, g s, d]
-    scores = (rows @ key.mT).unflatten(2, groups)  # [b, k, g, s, S]
-    if divisor is not None:
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * divisor
+    rows = scaled.unflatten(1, heads).flatten(2, 3)  # [b, k, g s, d]
+    scores = (rows @ key.mT).unflatten(2, groups).flatten(1, 2)  # [b, n, s, S]
     if bias is not None:
-        scores = scores + bias.unflatten(1, (key.shape[1], -1))
-    if hidden is not None:
-        scores = scores.masked_fill(hidden.unsqueeze(1) if hidden.dim() == 4 else hidden, float("-inf"))
-    weights = scores.softmax(dim=-1).to(value.dtype)
+        assert hidden is None, "a bias says itself what a query does not see"
+        if divisor is not None:
+            scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * divisor
+        weights = (scores + bias).softmax(dim=-1).to(value.dtype)
+    elif hidden is not None:
+        weights = softmaxes.masked(scores, hidden, scale=divisor)
+    else:
+        weights = softmaxes.causal(scores, scale=divisor)
     if words is not None:
-        weights = drop(weights, words.unflatten(1, (key.shape[1], -1)), dropout)
-    mixed_values: Tensor = (weights.flatten(2, 3) @ value).unflatten(2, groups)  # [b, k, g, s, d]
+        weights = drop(weights, words, dropout)
+    by_kv_head = weights.unflatten(1, heads).flatten(2, 3)  # [b, k, g s, S]
+    mixed_values: Tensor = (by_kv_head @ value).unflatten(2, groups)  # [b, k, g, s, d]
     return mixed_values.flatten(1, 2)
 
 

@@ -1,4 +1,5 @@
-"""Attention that never writes its scores to memory: the flash-attn package where it is installed and fits, torch's SDPA otherwise.
+"""Attention that writes no scores as large as the square of a long sequence: a flash-attn package where one is installed and fits, in
+training on a CPU blocks of products (blockwise.py) where they are faster, torch's SDPA otherwise.
 
 Packed documents that do not see each other are one call of the package, and document by document on a CPU, where many small calls cost
 little. SDPA on a GPU takes a mask for them, where `flex` needs none.
@@ -8,43 +9,53 @@ Shapes: `s` queries, `S` keys, `b` micro-batch, `n` local query heads, `k` local
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from megatron.model.attention.base import Attention
+from megatron.model.attention.blockwise import blockwise_attention
 from megatron.model.attention.distance_bias import exact_type
+from megatron.model.attention.flash_packages import FlashAttn, fitting_package
 from megatron.model.attention.mask import window_bias
+from megatron.model.attention.sdpa import torch_attention
 from megatron.model.documents import Documents
 
-FLASH_ATTN_LARGEST_HEAD = 256
+SHORT = 8
+"""In training on a CPU, weights are kept for the backward pass where a sequence has at most as many tokens for each channel of a head: there
+they take about as much memory as queries, keys, values and the result."""
 
 
 class FlashAttention(Attention):
     """The same function as `GlobalAttention`, computed block by block; while weights are dropped, that function itself.
 
-    Without the flash-attn package, a window shorter than the sequence needs a mask [s, s], one for all layers, a bias by distances (ALiBi)
-    one of [1, n, s, s], and on a GPU documents that do not see each other one of [b, 1, s, s], with that bias [b, n, s, s].
+    On a GPU without the flash-attn package, a window shorter than the sequence needs a mask [s, s], one for all layers, a bias by distances
+    (ALiBi) one of [1, n, s, s], and documents that do not see each other one of [b, 1, s, s], with that bias [b, n, s, s]. A CPU needs the
+    first two where it does not train.
     """
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, documents: Documents | None = None
     ) -> Tensor:
         """See Attention.attend."""
-        package = _find_flash_attn() if allowed is None and _fits_flash_attn(query) else None
+        package = None
+        if allowed is None and self._own_backend == "auto":
+            package = fitting_package(query, has_slopes=self.distance_bias is not None)
         if package is not None:
             return self._by_package(package, query, key, value, documents)
         if documents is not None and _small_calls_are_cheap(query):
             return self._by_documents(query, key, value, documents)
+        if documents is None and allowed is None and self._goes_by_blocks(query):
+            return self._by_blocks(query, key, value)
         if documents is None and self.distance_bias is None:
             return self._by_torch(query, key, value, mask=allowed)
         if query.shape[1] != key.shape[1] and not _takes_any_mask(query):
             key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         return self._by_torch(query, key, value, mask=self._mask(query, allowed, documents))
+
+    @property
+    def _own_backend(self) -> str:
+        """The kernel that was asked for, while training."""
+        return self.sdpa_backend if self.training else "auto"
 
     def _mask(self, query: Tensor, allowed: Tensor | None, documents: Documents | None) -> Tensor | None:
         """What torch adds to the scores, as one tensor for all layers; None = it is causal, in a window if there is one."""
@@ -54,29 +65,49 @@ class FlashAttention(Attention):
         return None if documents is None else documents.bias(self.window, query.dtype)
 
     def _by_documents(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
-        mask = self._mask(query, None, None)  # it depends on distances alone: every document has a corner of it
+        # A mask depends on distances alone: every document has a corner of it.
+        mask = None if self._goes_by_blocks(query) else self._mask(query, None, None)
         if all(len(row) == 1 for row in documents.lengths):
-            return self._by_torch(query, key, value, mask=mask)
+            return self._by_itself(query, key, value, mask=mask)
         rows = []
         for row, lengths in enumerate(documents.lengths):
             pieces = (x[row : row + 1].split(lengths, dim=2) for x in (query, key, value))
             masks = (None if mask is None else mask[..., :length, :length] for length in lengths)
-            mixed = [self._by_torch(*heads, mask=corner) for *heads, corner in zip(*pieces, masks, strict=True)]
+            mixed = [self._by_itself(*heads, mask=corner) for *heads, corner in zip(*pieces, masks, strict=True)]
             rows.append(torch.cat(mixed, dim=2))
         return torch.cat(rows)
+
+    def _by_itself(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None) -> Tensor:
+        if self._goes_by_blocks(query):
+            return self._by_blocks(query, key, value)
+        return self._by_torch(query, key, value, mask=mask)
+
+    def _goes_by_blocks(self, query: Tensor) -> bool:
+        """Whether blockwise.py is faster than SDPA for whole sequences: with a window, with distances (fp16 but by GPUs is slow), and for short
+        ones in bf16 unless the CPU multiplies tiles of it (AMX), as torch's kernel then does."""
+        is_training_on_cpu = self.training and _small_calls_are_cheap(query)
+        if not is_training_on_cpu or self.sdpa_backend != "auto" or query.dtype == torch.float16:
+            return False
+        length = query.shape[2]
+        if self.distance_bias is not None or (self.window is not None and self.window < length):
+            return True
+        return query.dtype == torch.bfloat16 and _is_short(query) and not torch.cpu._is_amx_tile_supported()
+
+    def _by_blocks(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return blockwise_attention(
+            query,
+            key,
+            value,
+            window=self.window,
+            slopes=None if self.distance_bias is None else self.distance_bias.slopes_on(query.device),
+            keep_weights=_is_short(query) and not self.recompute_scores,
+        )
 
     def _by_torch(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None) -> Tensor:
         length = key.shape[2]
         if mask is None and self.window is not None and self.window < length:
             mask = window_bias(length, self.window, query.dtype, query.device)
-        return F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        return torch_attention(query, key, value, mask=mask, backend=self._own_backend)
 
     def _by_package(
         self, package: FlashAttn, query: Tensor, key: Tensor, value: Tensor, documents: Documents | None
@@ -103,11 +134,8 @@ class FlashAttention(Attention):
         return by_row.transpose(1, 2)
 
 
-class FlashAttn(NamedTuple):
-    """The functions of the flash-attn package: on rows of one length, and on documents laid end to end."""
-
-    dense: Callable[..., Tensor]
-    by_documents: Callable[..., Tensor]
+def _is_short(query: Tensor) -> bool:
+    return query.shape[2] <= SHORT * query.shape[-1]
 
 
 def _small_calls_are_cheap(query: Tensor) -> bool:
@@ -119,18 +147,3 @@ def _takes_any_mask(query: Tensor) -> bool:
     """torch's kernel on a CPU does. On a GPU those that take a mask know no groups of heads, nor fp32 beside queries of half precision:
     torch would write all scores."""
     return query.device.type == "cpu"
-
-
-def _fits_flash_attn(query: Tensor) -> bool:
-    is_half = query.dtype in (torch.float16, torch.bfloat16)
-    return query.is_cuda and is_half and query.shape[-1] <= FLASH_ATTN_LARGEST_HEAD
-
-
-@lru_cache(maxsize=1)
-def _find_flash_attn() -> FlashAttn | None:
-    """The optional package (requirements-flashattention.txt), or None."""
-    try:
-        from flash_attn import flash_attn_func, flash_attn_varlen_func
-    except ImportError:
-        return None
-    return FlashAttn(flash_attn_func, flash_attn_varlen_func)

@@ -17,11 +17,19 @@ class Norm(nn.Module):
     """Base of the norms: [s, b, h] -> [s, b, h], each [h] normalised by itself.
 
     epsilon keeps the division finite; use_bias: whether to learn an offset, for norms that can have one; is_split: whether each
-    tensor-parallel rank normalises other vectors than its peers, None = under sequence parallelism.
+    tensor-parallel rank normalises other vectors than its peers, None = under sequence parallelism; fused: whether to use a kernel, of
+    the norms for which there is one, where it can run.
     """
 
     def __init__(
-        self, hidden_size: int, *, epsilon: float, use_bias: bool, context: BuildContext, is_split: bool | None = None
+        self,
+        hidden_size: int,
+        *,
+        epsilon: float,
+        use_bias: bool,
+        context: BuildContext,
+        is_split: bool | None = None,
+        fused: bool = False,
     ) -> None:
         super().__init__()
         self.epsilon = epsilon

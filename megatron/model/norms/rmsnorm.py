@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from megatron.fused_kernels import reference
+from megatron.fused_kernels.dispatch import choose
 from megatron.model.init_methods import ones
 from megatron.model.norms.base import Norm
 from megatron.model.spec import BuildContext
@@ -14,11 +14,20 @@ class RMSNorm(Norm):
     """`x / sqrt(mean(x^2) + epsilon) * scale`."""
 
     def __init__(
-        self, hidden_size: int, *, epsilon: float, use_bias: bool, context: BuildContext, is_split: bool | None = None
+        self,
+        hidden_size: int,
+        *,
+        epsilon: float,
+        use_bias: bool,
+        context: BuildContext,
+        is_split: bool | None = None,
+        fused: bool = False,
     ) -> None:
         super().__init__(hidden_size, epsilon=epsilon, use_bias=use_bias, context=context, is_split=is_split)
+        self._normalise = choose("rms_norm", wanted=fused, device=context.device)
         self.scale = self._build_parameter(hidden_size, ones)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[s, b, h] -> [s, b, h]"""
-        return reference.rms_norm(hidden, self._shared(self.scale), epsilon=self.epsilon)
+        normed: Tensor = self._normalise(hidden, self._shared(self.scale), epsilon=self.epsilon)
+        return normed

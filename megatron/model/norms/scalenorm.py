@@ -14,7 +14,14 @@ class ScaleNorm(Norm):
     """`x / max(|x|, epsilon) * g`, g a single number."""
 
     def __init__(
-        self, hidden_size: int, *, epsilon: float, use_bias: bool, context: BuildContext, is_split: bool | None = None
+        self,
+        hidden_size: int,
+        *,
+        epsilon: float,
+        use_bias: bool,
+        context: BuildContext,
+        is_split: bool | None = None,
+        fused: bool = False,
     ) -> None:
         super().__init__(hidden_size, epsilon=epsilon, use_bias=use_bias, context=context, is_split=is_split)
         self.g = self._build_parameter(1, ones)

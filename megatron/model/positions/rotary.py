@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron.fused_kernels import reference
 from megatron.model.positions.base import Positions
 from megatron.neox_arguments.rope_scaling import scale
 
@@ -22,12 +21,17 @@ from megatron.neox_arguments.rope_scaling import scale
 class RotaryPositions(Positions):
     """Rotates the first `int(head_dim * rotary_fraction)` features of each head."""
 
-    def rotate(self, query: Tensor, key: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries [b, n, s, d] and keys, turned by the angles of position_ids [b, s] (all below max_positions)."""
+    def angles(self, position_ids: Tensor) -> Tensor:
+        """Cosines and sines [2, b, 1, s, r] of the positions [b, s] (all below max_positions)."""
         width = int(self.head_dim * self.rotary_fraction)
-        table = rotary_table(width, self.max_positions, self.rotary_base, self.rotary_scaling, query.device)
-        cosine, sine = table[:, position_ids].unsqueeze(2)  # each [b, 1, s, r]
-        return reference.rotary(query, cosine, sine), reference.rotary(key, cosine, sine)
+        table = rotary_table(width, self.max_positions, self.rotary_base, self.rotary_scaling, position_ids.device)
+        return table[:, position_ids].unsqueeze(2)
+
+    def turn(self, query: Tensor, key: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Queries [b, n, s, d] and keys, turned by these angles."""
+        assert angles is not None
+        cosine, sine = angles  # each [b, 1, s, r]
+        return self.rotary(query, cosine, sine), self.rotary(key, cosine, sine)
 
 
 @lru_cache(maxsize=8)

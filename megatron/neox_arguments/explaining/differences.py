@@ -18,6 +18,8 @@ class Difference:
     matters: Callable[[Mapping[str, Any]], bool] = bool
 
 
+_SCALED_NOW = "each tensor is scaled to fp8 by its own largest value; GPT-NeoX scales it by those of earlier steps"
+
 DIFFERENCES: dict[str, Difference] = {
     "sliding_window_width": Difference("a token sees this many tokens, itself included; GPT-NeoX lets it see one more"),
     "use_qk_layernorm": Difference(
@@ -27,6 +29,16 @@ DIFFERENCES: dict[str, Difference] = {
     "gpt_j_residual": Difference(
         "output biases are added once in every layout; GPT-NeoX adds them once a tensor rank, and leaves the attention out "
         "when use_bias_in_mlp is false"
+    ),
+    "te_columnparallel": Difference(_SCALED_NOW),
+    "te_rowparallel": Difference(_SCALED_NOW),
+    "te_mha": Difference(
+        "Transformer Engine multiplies in the linear layers of attention, and its core is that of attention_config; GPT-NeoX takes "
+        "Transformer Engine's whole attention, whose parameters have other names"
+    ),
+    "te_layernorm_mlp": Difference(
+        "Transformer Engine multiplies in the linear layers of the MLP; GPT-NeoX takes Transformer Engine's norm and MLP in one, "
+        "whose parameters have other names"
     ),
     "pos_emb": Difference(
         "scores lose the same for a distance in all layers; GPT-NeoX multiplies it by the layer's number where "

@@ -13,7 +13,12 @@ class DeepSpeedArgs(Group):
     """Half-precision sections, communication and diagnostics of the engine. Dictionaries use DeepSpeed's own keys."""
 
     deepspeed: bool = True
-    """Train through DeepSpeed; there is no other engine."""
+    """Train through DeepSpeed. false is our own engine for data, context and tensor ranks (pipe_parallel_size 0), ZeRO 0 and 1, fp32 and
+    bfloat16: weights, gradients and optimizer states in flat memory, gradients added up in fp32 as they come and reduced in fp32 beside the
+    backward pass, one pass of the optimizer with the clipping in it. The same numbers and checkpoints: a run may change from one to the
+    other. Measured on one CPU thread with 71 million parameters and 16 tokens, where a step is gradients, norm and update above all: 0.57
+    of the time of DeepSpeed in bfloat16 and 0.74 in fp32, and three quarters of its memory at the peak. Of zero_optimization it reads
+    stage, reduce_bucket_size and overlap_comm."""
 
     fp16: Section | None = None
     """fp16 training. `enabled: true` is another way to write precision: fp16; the other keys describe the loss scale, as loss_scale,
@@ -50,7 +55,7 @@ class DeepSpeedArgs(Group):
 
     communication_data_type: Literal["fp32", "fp16", "bf16"] | None = None
     """Format in which gradients are reduced; half precision halves the traffic and rounds. Default: the precision's, with
-    fp32_allreduce fp32."""
+    fp32_allreduce, and without DeepSpeed, fp32."""
 
     prescale_gradients: bool = False
     """Divide gradients before reducing them instead of after, against overflow in fp16 with many ranks."""

@@ -30,6 +30,23 @@ class ModelArgs(Group):
     """Number format of weights and activations while training; the optimizer always keeps fp32 copies. bfloat16 needs no loss scaling.
     Default: what `fp16.enabled` or `bf16.enabled` say, else fp32."""
 
+    fp8: Literal["none", "tensorwise", "rowwise"] = "none"
+    """Multiply in 8-bit floating point in the linear layers of the blocks (not embedding, norms, attention's core or output layer). NVIDIA GPUs
+    of compute capability 8.9 or more (Ada, Hopper, Blackwell) compute these products up to twice as fast as in bfloat16; rounding takes some of
+    that back, the less the wider the layers, and least with compile. Inputs and weights are rounded to e4m3, gradients as fp8_format says, each
+    operand scaled to the range by its largest value: `tensorwise` by one scale (fastest), `rowwise` by one for each vector that is summed over
+    (more exact where a few values are large). Sums are fp32, of the forward pass with the fewer bits that Hopper is faster with; weights,
+    gradients and optimizer stay as they are, and so do checkpoints. Scales are powers of two, and nothing is exchanged about them: layouts
+    differ by the order of sums and the very smallest values. A CPU gives the same numbers, slower. Generation and conversion compute without
+    it. Needs precision bfloat16, and widths that are multiples of 16 on each tensor rank."""
+
+    fp8_format: Literal["hybrid", "e4m3"] = "hybrid"
+    """Type of gradients in the products of fp8: hybrid takes e5m2, which has range; e4m3 is more exact, and better with rowwise than with
+    tensorwise."""
+
+    fp8_wgrad: bool = True
+    """Whether fp8 computes gradients of weights, one product in three, in 8 bits, too; otherwise in bfloat16."""
+
     num_layers: Integer = Field(DERIVED, ge=1, le=100_000)
     """Number of transformer blocks."""
 
@@ -67,15 +84,17 @@ class ModelArgs(Group):
     max_position_embeddings: Integer = Field(DERIVED, ge=1)
     """Longest sequence positions are made for; with learned positions, the rows of their table. Default: seq_length."""
 
-    norm: Annotated[str, ComponentName(NORMS, PLANNED["norm"])] = "layernorm"
+    norm: Annotated[str, ComponentName(NORMS)] = "layernorm"
     """Normalisation before attention, before the MLP and at the end. rmsnorm leaves the mean in; non_parametric_layernorm has no weights;
     scalenorm has a single one."""
 
     layernorm_fusion: bool = False
-    """Accepted; the fastest available LayerNorm is chosen whatever is written, with the same numbers."""
+    """Compute layernorm and non_parametric_layernorm by a kernel: one pass over memory forward, and one backward, which sums the gradients of
+    weight and bias as well. A CPU has plain torch, with the numbers of false."""
 
     rmsnorm_fusion: bool = False
-    """Accepted; the fastest available RMSNorm is chosen whatever is written, with the same numbers."""
+    """Compute rmsnorm by a kernel: one pass over memory forward, and one backward, which sums the gradient of the scale as well. A CPU has
+    plain torch, with the numbers of false."""
 
     use_qk_layernorm: bool = False
     """Normalise queries and keys with `norm` before they are rotated, each with weights of their own, which keeps large models from
@@ -122,6 +141,15 @@ class ModelArgs(Group):
     the numbers of `global` up to rounding, in less memory; `flex` does so without the mask that `flash` needs on a GPU for windows and for
     documents kept apart (reset_attention_mask) where the flash-attn package is not installed."""
 
+    sdpa_backend: Literal["auto", "flash", "cudnn", "efficient", "math"] = "auto"
+    """The kernel of torch's scaled dot product attention that attention types `flash` and `flex` train with: `flash`, `cudnn` (NVIDIA's library;
+    worth a try on Hopper), `efficient` (which takes masks and fp32) or `math` (plain products, to compare with). A CPU has `flash` and `math`;
+    what a kernel cannot compute is an error. `auto` takes the fastest known: a flash-attn package where one is installed (FlashAttention 3 on
+    Hopper); on a CPU, products over blocks of queries for windows, alibi and, in bfloat16, samples of up to 8 head_dim tokens (unless the CPU has
+    AMX); else what torch chooses. Measured on a CPU, attention's core forward and backward, `flash` / `auto` in CPU time: 1.7 to 1.9 (bfloat16,
+    512 tokens of 64 channels), 3.5 (window of 256 in 2,048 tokens), 1.1 to 1.8 (alibi). Up to those 8 head_dim tokens blocks keep their weights for
+    the backward pass, about the memory of queries, keys and values once more. All give the same numbers up to rounding."""
+
     sparsity_config: Section | None = None
     """Block size and pattern of sparse attention types."""
 
@@ -136,29 +164,44 @@ class ModelArgs(Group):
     and the MLP continues with up * act(gate)."""
 
     use_flashattn_swiglu: bool = False
-    """Accepted; swiglu uses the fastest available implementation, with the same numbers."""
+    """Compute swiglu and geglu by a kernel that reads both halves of the first projection once, forward and backward, with one rounding
+    instead of two. A CPU has plain torch, with the numbers of false."""
 
     scaled_upper_triang_masked_softmax_fusion: bool = False
-    """Accepted; causal softmax uses the fastest available implementation, with the same numbers."""
+    """Scale, mask and normalise attention scores by one kernel where a query sees all tokens before it: it reads no mask and half of the scores.
+    For attention of type `global` without a window, and for other types while they drop weights (attention_dropout); those need no kernel
+    otherwise. A CPU has plain torch, with the numbers of false."""
 
     scaled_masked_softmax_fusion: bool = False
-    """Accepted; masked softmax uses the fastest available implementation, with the same numbers."""
+    """As scaled_upper_triang_masked_softmax_fusion, where a mask says what a query sees: windows, documents that are kept apart
+    (reset_attention_mask), generation. Not with pos_emb alibi, which adds to scores."""
 
     bias_gelu_fusion: bool = False
     """Which GELU is computed: true is the tanh approximation (as the fused kernel of GPT-NeoX and so the Pythia models), false the
-    exact erf form. Logits differ by about 1e-3, so keep the value a model was trained with."""
+    exact erf form. Logits differ by about 1e-3, so keep the value a model was trained with. On a GPU true computes it together with the
+    bias before it by a kernel, which also sums the bias's gradient."""
 
     bias_dropout_fusion: bool = False
-    """Accepted; bias, dropout and residual are added by the fastest available implementation, with the same numbers."""
+    """Add bias, dropout and residual behind attention and MLP by one kernel instead of three operations, with one rounding instead of
+    three and the same masks. Pays with biases or hidden_dropout, and most with both. A CPU has plain torch, with the numbers of false up to
+    the order of sums."""
 
     rope_fusion: bool = False
-    """Accepted; rotary positions use the fastest available implementation, with the same numbers."""
+    """Rotate queries and keys by one kernel, where they lie in the output of their projection, instead of some ten operations in fp32. A
+    CPU has plain torch, with the numbers of false."""
 
     fused_kernels_build_path: str | None = None
     """Directory for compiled kernels. Accepted; nothing is compiled when training starts."""
 
     fp16_lm_cross_entropy: bool = False
     """Compute the loss in fp16 instead of fp32: less memory for the logits, less exact. Only with precision fp16."""
+
+    fused_linear_cross_entropy: bool = True
+    """Compute the loss inside the head, chunk by chunk of tokens, so that the logits of a micro-batch are never in memory as a whole: the
+    same numbers up to rounding. false computes all logits, then the loss of them. Pays with large vocabularies: of 2048 tokens, hidden size
+    512 and vocabulary 50304 in bfloat16 on a CPU, projection and loss take 0.88 of the CPU time and a quarter of the memory; of a small
+    vocabulary they take the same time. Where the loss is not that of next tokens, and in fp16, whose gradients need the loss scale,
+    it is as false."""
 
     init_method_std: Number = Field(0.02, gt=0)
     """Standard deviation of the normal initialisations."""
@@ -254,16 +297,18 @@ class ModelArgs(Group):
     """Mamba: give the projections a bias."""
 
     te_columnparallel: bool = False
-    """Transformer Engine: its column-parallel linear layers."""
+    """NVIDIA's Transformer Engine multiplies, in fp8, in the linear layers that tensor ranks divide by outputs: query, key and value, and the
+    first of the MLP. Parameters, checkpoints and what ranks exchange are those without it. Each tensor is scaled by its own largest value.
+    Needs a GPU of compute capability 8.9 or more and requirements-transformer-engine.txt; `fp8` needs no package."""
 
     te_rowparallel: bool = False
-    """Transformer Engine: its row-parallel linear layers."""
+    """As te_columnparallel, in the linear layers that tensor ranks divide by inputs: attention's output, and the last of the MLP."""
 
     te_layernorm_mlp: bool = False
-    """Transformer Engine: its fused norm and MLP."""
+    """As te_columnparallel, in both linear layers of the MLP. Its norm is that of `norm`: te_layernorm and te_rmsnorm are Transformer Engine's."""
 
     te_mha: bool = False
-    """Transformer Engine: its attention."""
+    """As te_columnparallel, in both linear layers of attention. Between them runs what attention_config says."""
 
     te_fp8_format: Literal["e4m3", "hybrid"] = "hybrid"
     """Transformer Engine: fp8 format; hybrid uses e5m2 for gradients."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from megatron.neox_arguments.keys.attention_types import SPARSE, WHOLE_BLOCKS
 
 PLANNED: dict[str, tuple[str, ...]] = {
-    "norm": ("te_rmsnorm", "te_layernorm"),
     "pos_emb": ("sinusoidal", "rpe"),
     "optimizer_type": ("onebitadam", "cpu_adam", "cpu_torch_adam", "sm3", "madgrad_wd", "sgd", "lion", "lamb", "muon"),
     "train_impl": ("dpo", "rm", "kto", "reinforce"),

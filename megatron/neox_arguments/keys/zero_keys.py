@@ -71,17 +71,19 @@ class ZeroKeys(Group):
 
     stage: Integer = Field(0, ge=0, le=3)
     """0 keeps everything on every data-parallel rank, 1 divides optimizer states, 2 also gradients, 3 also weights. Each step saves memory;
-    3 sends the weights around in every pass. 0 is run as 1, which gives the same numbers. 2 and 3 do not work with more than one pipeline
-    stage."""
+    3 sends the weights around in every pass. DeepSpeed runs 0 as 1, which gives the same numbers. 2 and 3 do not work with more than one
+    pipeline stage, nor without DeepSpeed."""
 
     reduce_bucket_size: Integer = Field(500_000_000, ge=1)
-    """Gradient elements reduced at a time. Smaller needs less memory for the buffer, and more messages."""
+    """Gradient elements reduced at a time. Smaller needs less memory for the buffer, and more messages. Without DeepSpeed the default is
+    40,000,000, there is no buffer, and smaller ones set out earlier in the backward pass."""
 
     allgather_bucket_size: Integer = Field(500_000_000, ge=1)
     """Weight elements gathered at a time after a step. Smaller needs less memory for the buffer, and more messages."""
 
     overlap_comm: bool = Field(DERIVED)
-    """Reduce gradients while the backward pass still runs: faster, and a second buffer. Default: only at stage 3."""
+    """Reduce gradients while the backward pass still runs: faster, and a second buffer. Default: only at stage 3,
+    and always without DeepSpeed, which then needs no buffer."""
 
     contiguous_gradients: bool = False
     """Copy gradients into one buffer as they appear, against fragmented memory. Needed when memory is nearly full."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _POST_TRAINING = "training from preferences and rewards"
 _ONLINE = "online data"
-_TRANSFORMER_ENGINE = "Transformer Engine"
+_DELAYED_SCALING = "scaling fp8 by earlier steps (each tensor is scaled by its own largest value)"
 _MUP = "maximal update parametrisation"
 _EXPERTS = "mixture of experts"
 _NOISE = "the gradient noise scale"
@@ -42,9 +42,9 @@ NOT_BUILT: dict[str, str] = {
     **dict.fromkeys(("dim_att", "head_size", "ffn_dim"), "RWKV"),
     **dict.fromkeys(("mamba_selective_scan_fusion", "mamba_causal_conv_fusion", "mamba_inner_func_fusion"), "Mamba"),
     **dict.fromkeys(("mamba_use_bias_in_linears", "mamba_selective_fp32_params", "mamba_use_bias_in_conv"), "Mamba"),
-    **dict.fromkeys(("te_columnparallel", "te_rowparallel", "te_layernorm_mlp", "te_mha"), _TRANSFORMER_ENGINE),
-    **dict.fromkeys(("te_fp8_format", "te_fp8_wgrad", "te_fp8_amax_history_len"), _TRANSFORMER_ENGINE),
-    **dict.fromkeys(("te_fp8_amax_compute_algo", "te_fp8_margin", "te_fp8_mha"), _TRANSFORMER_ENGINE),
+    "te_fp8_wgrad": "Transformer Engine without fp8 for weight gradients alone (it has no such switch; fp8 with fp8_wgrad: false has)",
+    "te_fp8_mha": "Transformer Engine's attention in fp8",
+    **dict.fromkeys(("te_fp8_amax_history_len", "te_fp8_amax_compute_algo", "te_fp8_margin"), _DELAYED_SCALING),
     **dict.fromkeys(("use_mup", "coord_check", "save_base_shapes", "base_shapes_file"), _MUP),
     **dict.fromkeys(("mup_init_scale", "mup_attn_temp", "mup_output_temp", "mup_embedding_mult"), _MUP),
     **dict.fromkeys(("mup_rp_embedding_mult", "mup_width_scale"), _MUP),
@@ -89,7 +89,6 @@ NOT_BUILT: dict[str, str] = {
     "profile_step_start": "profiling",
     "profile_step_stop": "profiling",
     # DeepSpeed
-    "deepspeed": "training without DeepSpeed",
     "wandb": "DeepSpeed's copy of its metrics at Weights & Biases (use_wandb has all metrics)",
     "amp": "apex mixed precision (use precision)",
     "scheduler": "a schedule of DeepSpeed's (use the lr_* keys)",
@@ -109,7 +108,10 @@ NOT_BUILT: dict[str, str] = {
     "adlr_autoresume_interval": "ADLR autoresume",
 }
 
-ALSO_BUILT: dict[str, tuple[Any, ...]] = {"data_impl": ("mmap",)}
+ALSO_BUILT: dict[str, tuple[Any, ...]] = {
+    "data_impl": ("mmap",),
+    "te_fp8_amax_compute_algo": ("max",),  # of a history of one step: the same
+}
 
 RUNTIME: tuple[str, ...] = (
     *("tokenizer", "tensorboard_writer", "comet_experiment", "adlr_autoresume_object"),

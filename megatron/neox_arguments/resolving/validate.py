@@ -17,6 +17,10 @@ from megatron.neox_arguments.resolving.checks.checkpoints import (
     check_one_lr_schedule,
     check_something_is_loaded,
 )
+from megatron.neox_arguments.resolving.checks.compiling import (
+    check_compile_with_transformer_engine,
+    check_compile_with_zero,
+)
 from megatron.neox_arguments.resolving.checks.curriculum import (
     check_curriculum,
     check_curriculum_divides,
@@ -38,6 +42,14 @@ from megatron.neox_arguments.resolving.checks.evaluation import (
     check_example_limit,
     check_include_path,
     check_task_names,
+)
+from megatron.neox_arguments.resolving.checks.fp8 import (
+    check_fp8_heads,
+    check_fp8_is_asked_of_one,
+    check_fp8_mlp,
+    check_fp8_options,
+    check_fp8_precision,
+    check_fp8_width,
 )
 from megatron.neox_arguments.resolving.checks.generation import (
     check_a_person_is_heard,
@@ -71,6 +83,7 @@ from megatron.neox_arguments.resolving.checks.layout import (
     check_zero_with_recurrent_mixers,
 )
 from megatron.neox_arguments.resolving.checks.model import (
+    check_attention_kernel,
     check_documents_can_be_kept_apart,
     check_half_precision_loss,
     check_heads_divide_hidden_size,
@@ -102,6 +115,7 @@ from megatron.neox_arguments.resolving.checks.stores import (
 )
 from megatron.neox_arguments.resolving.checks.tokenizer import check_end_of_document, check_tokenizer_files
 from megatron.neox_arguments.resolving.checks.validation_sets import check_validation_sets
+from megatron.neox_arguments.resolving.checks.without_deepspeed import check_without_deepspeed
 from megatron.neox_arguments.resolving.unsupported import (
     check_attention_types,
     check_runtime_keys,
@@ -117,6 +131,8 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_gmlp_with_partitioned_activations,
     check_offload,
     check_selective_recomputation,
+    check_compile_with_zero,
+    check_compile_with_transformer_engine,
     check_sparse_attention_heads,
     check_pipeline_has_layers,
     check_partition_method,
@@ -137,8 +153,15 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_query_key_norm,
     check_norm_position,
     check_output_bias,
+    check_attention_kernel,
     check_documents_can_be_kept_apart,
     check_half_precision_loss,
+    check_fp8_is_asked_of_one,
+    check_fp8_options,
+    check_fp8_precision,
+    check_fp8_width,
+    check_fp8_heads,
+    check_fp8_mlp,
     check_run_length,
     check_iteration_bound_optimizer,
     check_learning_rates,
@@ -177,6 +200,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_restarts,
     check_elastic,
     check_extra_deepspeed_keys,
+    check_without_deepspeed,
     check_wandb_host,
 )
 """Every check on derived arguments, in the order their problems are reported."""

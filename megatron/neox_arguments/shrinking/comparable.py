@@ -35,6 +35,16 @@ _ELSEWHERE = (
     *("exit_interval", "exit_duration_minutes", "max_restarts", "loss_spike", "checkpoint_factor", "step_timeout"),
     *("fp16", "bf16", "loss_scale", "dynamic_loss_scale", "loss_scale_window", "hysteresis", "min_scale"),
     *("fp32_allreduce", "communication_data_type", "data_types"),
+    *(
+        "fp8",
+        "fp8_format",
+        "fp8_wgrad",
+        "te_columnparallel",
+        "te_rowparallel",
+        "te_layernorm_mlp",
+        "te_mha",
+        "te_fp8_format",
+    ),
 )
 """Keys that have their defaults in both runs."""
 
@@ -60,6 +70,7 @@ def comparable(values: ConfigValues, data: MadeUp) -> ConfigValues:
         **dict.fromkeys(given.intersection(_ELSEWHERE)),
         "user_script": "train.py",
         "precision": "fp32",
+        **_norm(values),
         "optimizer.params.eps": EPS,
         "tokenizer_type": "CharLevelTokenizer",
         **dict.fromkeys(given.intersection(("vocab_size",)), MORE_ROWS),
@@ -102,6 +113,12 @@ def on_one_process(values: ConfigValues) -> ConfigValues:
         **dict.fromkeys(given.intersection(("batch_size",)), micro),
     }
     return _changed(values, changes)
+
+
+def _norm(values: ConfigValues) -> dict[str, Any]:
+    """The same norm on any device."""
+    norm = values.value("norm")
+    return {"norm": norm.removeprefix("te_")} if isinstance(norm, str) else {}
 
 
 def _data(values: ConfigValues, data: MadeUp) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.neox_arguments.keys.attention_types import WHOLE_BLOCKS
 from megatron.planning.memory.estimates import experts_bytes, mixer_bytes
+from megatron.planning.memory.fused_head import fuses_head
 from megatron.planning.memory.kept_by_attention import attention_bytes
 from megatron.planning.memory.kept_by_norms import norm_cost
 from megatron.planning.memory.sizes import INTEGER, WIDE, Sizes
@@ -53,7 +54,9 @@ def final_norm_bytes(args: NeoXArgs, sizes: Sizes) -> int:
 
 
 def head_bytes(args: NeoXArgs, sizes: Sizes) -> int:
-    """What the head keeps: its input, which a tied head gathers first under sequence parallelism."""
+    """What the head keeps: its input, which a tied head gathers first under sequence parallelism; nothing where it computes the loss."""
+    if fuses_head(args):
+        return 0
     return sizes.stream if args.no_weight_tying else sizes.number * sizes.tokens * sizes.hidden
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.planning.memory.kept_by_norms import NormCost, norm_cost
 from megatron.planning.memory.sizes import WIDE, Sizes
-from megatron.planning.model.recomputation import has_scores
+from megatron.planning.model.recomputation import has_scores, is_selective
+
+SHORT = 8
+"""Tokens of a sequence for each channel of a head up to which a CPU keeps weights in training (megatron/model/attention/flash.py)."""
+FEWEST_QUERIES, MOST_QUERIES = 128, 512
+"""Of a block (megatron/model/attention/blockwise.py)."""
 
 
 def attention_bytes(args: NeoXArgs, sizes: Sizes, kind: str, *, is_without_scores: bool = False) -> int:
@@ -54,6 +59,8 @@ def _flash_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
     The values are a view of the projection, and so are unmoved queries and keys. The output lies in memory as the queries do: where
     they were reordered, the output projection reads a copy. What context ranks have traded is memory of its own, on the way in and out.
     """
+    if goes_by_blocks(args, sizes):
+        return _inputs_of_core_bytes(args, sizes, keeps_fused=keeps_fused) + _weights_of_blocks_bytes(args, sizes)
     if _is_unfused(args, sizes):
         return _unfused_bytes(args, sizes, keeps_fused=keeps_fused)
     sums = WIDE * sizes.micro_batch * sizes.heads // sizes.context * sizes.sequence
@@ -68,15 +75,43 @@ def _flash_bytes(args: NeoXArgs, sizes: Sizes, *, keeps_fused: bool) -> int:
 
 
 def mask_bytes(args: NeoXArgs, sizes: Sizes) -> int:
-    """The mask of distances or of a sliding window that `flash` attention keeps without the flash-attn package, and on a CPU `flex`: one
-    for all layers."""
+    """The mask of distances or of a sliding window that `flash` attention keeps without the flash-attn package, and on a CPU `flex`, unless
+    they go by blocks: one for all layers."""
     masked = {"flash"} if sizes.device == "cuda" else {"flash", "flex"}
-    if args.attention_dropout or masked.isdisjoint(args.attention_config):
+    if args.attention_dropout or masked.isdisjoint(args.attention_config) or goes_by_blocks(args, sizes):
         return 0
     if args.pos_emb == "alibi":
         return _distance_bytes(args, sizes)
     window = args.sliding_window_width
     return 0 if window is None or window >= sizes.sequence else sizes.number * sizes.sequence**2
+
+
+def goes_by_blocks(args: NeoXArgs, sizes: Sizes) -> bool:
+    """Whether `flash` trains by products over blocks of queries: on a CPU (one without AMX; there it may take torch's kernel)."""
+    if sizes.device != "cpu" or args.sdpa_backend != "auto" or args.precision == "fp16":
+        return False
+    window = args.sliding_window_width
+    if args.pos_emb == "alibi" or (window is not None and window < sizes.sequence):
+        return True
+    return args.precision == "bfloat16" and _is_short(sizes)
+
+
+def _weights_of_blocks_bytes(args: NeoXArgs, sizes: Sizes) -> int:
+    """The weights of short sequences, of the keys that a block of queries sees; of others they are computed again."""
+    if not _is_short(sizes) or (args.checkpoint_activations and is_selective(args)):
+        return 0
+    length = sizes.sequence
+    window = min(args.sliding_window_width or length, length)
+    block = min(max(FEWEST_QUERIES, window // 8), MOST_QUERIES, length)
+    weights = 0
+    for begin in range(0, length, block):
+        end = min(begin + block, length)
+        weights += (end - begin) * (end - max(begin + 1 - window, 0))
+    return sizes.number * sizes.micro_batch * sizes.heads // sizes.context * weights
+
+
+def _is_short(sizes: Sizes) -> bool:
+    return sizes.sequence <= SHORT * sizes.head_dim
 
 
 def written_bias_bytes(args: NeoXArgs, sizes: Sizes) -> int:

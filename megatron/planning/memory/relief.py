@@ -42,9 +42,14 @@ def _changes(args: NeoXArgs, given: Layout) -> Iterator[tuple[tuple[str, ...], N
         given = replace(given, sequence_parallel=True)
         words = (*words, "sequence_parallel=true")
         yield words, args, given
-    if given.stages == 1 and given.replicas > 1 and given.zero_stage < 2 and args.moe_num_experts == 1:
-        given = replace(given, pipeline=0, zero_stage=2)
-        words = (*words, "zero_optimization.stage=2", *(["pipe_parallel_size=0"] if args.pipe_parallel_size else []))
+    stage = 2 if args.deepspeed else 1
+    if given.stages == 1 and given.replicas > 1 and given.zero_stage < stage and args.moe_num_experts == 1:
+        given = replace(given, pipeline=0, zero_stage=stage)
+        words = (
+            *words,
+            f"zero_optimization.stage={stage}",
+            *(["pipe_parallel_size=0"] if args.pipe_parallel_size else []),
+        )
         yield words, args, given
     if set(args.attention_config) == {"global"}:
         args = args.model_copy(update={"attention_config": ("flash",) * args.num_layers})

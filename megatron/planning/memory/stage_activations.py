@@ -20,6 +20,7 @@ from megatron.planning.memory.activations import (
     loss_bytes,
     mlp_bytes,
 )
+from megatron.planning.memory.fused_head import fused_loss_bytes, fuses_head
 from megatron.planning.memory.kept_by_attention import mask_bytes, written_bias_bytes
 from megatron.planning.memory.sizes import INTEGER, WIDE, Sizes
 from megatron.planning.model.experts import has_experts
@@ -53,7 +54,13 @@ def stage_activations(
     is_last = stage == layout.stages - 1
     blocks = blocks_of(layers)
     loss = held = 0
-    if is_last:
+    if is_last and fuses_head(args):
+        loss = fused_loss_bytes(sizes, columns=columns)
+        if (
+            stage > 0 and layout.recompute
+        ):  # it is computed inside the stage, whose whole input is there until that is over
+            loss += sizes.stream - kept_input_bytes(args, layout, sizes)
+    elif is_last:
         # fp32 probabilities beside the logits, and in half precision their gradient in both.
         loss = loss_bytes(sizes, columns=columns)
         loss += sizes.tokens * columns * (WIDE + (sizes.number if sizes.is_half else 0))

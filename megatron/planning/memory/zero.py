@@ -6,7 +6,7 @@ Three kinds of optimizer (see `megatron.engine.zero_state`), each with the param
     DeepSpeedZeroOptimizer         fp32 and fp16 at stages 0 and 1, all at stage 2: gradients come with the backward pass
     DeepSpeedZeroOptimizer_Stage3  every parameter divided by itself; small ones stay gathered
 
-Stage 0 runs as stage 1. In all of them the weights that are trained (model precision) are one flat tensor a group, padded to a multiple
+Stage 0 runs as stage 1. (What is held without DeepSpeed is in `without_deepspeed.py`.) In all of them the weights that are trained (model precision) are one flat tensor a group, padded to a multiple
 of twice the number of replicas (data x context ranks), and each process has its part of the fp32 copies and of the moments, also in an fp32 model.
 """
 
@@ -19,6 +19,7 @@ from dataclasses import replace
 from megatron.neox_arguments.arguments import NeoXArgs
 from megatron.planning.layout import Layout
 from megatron.planning.memory.sizes import NUMBER_BYTES, WIDE
+from megatron.planning.memory.without_deepspeed import flat_state
 from megatron.planning.memory.zero_parts import Held, ModelState, Parts, offloads
 from megatron.planning.model.shapes import TensorShape
 
@@ -42,7 +43,9 @@ def model_state(
     frozen = sum(size * count for tensor, size, count in local if not tensor.is_trained)
     wide = sum(size * count for tensor, size, count in local if tensor.is_fp32) * (WIDE - number)
     parts = Parts.of(args, layout, trained, tied)
-    if layout.zero_stage >= 3:
+    if not args.deepspeed:
+        state = flat_state(args, layout, parts, trained)
+    elif layout.zero_stage >= 3:
         state = _stage3(args, parts, trained)
     elif layout.zero_stage < 2 and _is_bf16_optimizer(args, parts):
         state = _bf16(layout, parts)

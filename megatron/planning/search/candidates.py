@@ -64,7 +64,8 @@ def _variants(args: NeoXArgs, tensor: int, stages: int, data: int) -> Iterator[L
     samples, least = args.train_batch_size // data, least_batch(args)
     low, context = min(args.zero_stage, 1), args.context_parallel_size
     is_divisible = tensor > 1 and args.seq_length % (context * tensor) == 0
-    for zero_stage in (low, 2, 3) if stages == 1 and data * context > 1 else (low,):
+    higher = (2, 3) if args.deepspeed else (1,)
+    for zero_stage in dict.fromkeys((low, *higher)) if stages == 1 and data * context > 1 else (low,):
         one_stage = 1 if args.pipe_parallel_size == 1 and zero_stage < 2 else 0
         for sequence_parallel in (False, True) if is_divisible else (False,):
             for recompute in (False, True):

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from megatron.engine import deepspeed_engine, pipeline  # noqa: F401  late imports otherwise, and to be shown another torch
 from megatron.engine.library import deepspeed
 from megatron.model.spec import DTYPES
 

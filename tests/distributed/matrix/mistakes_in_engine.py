@@ -13,7 +13,7 @@ from megatron.data.batch import Batch
 from megatron.engine import gradient_norm, pipeline, stage, zero_state
 from megatron.engine.base import BaseEngine
 from megatron.engine.pipeline import PipelineEngine
-from megatron.engine.zero_state import Fragment
+from megatron.engine.state import Fragment
 from megatron.model.stream import Stream
 from megatron.mpu.shard import shard_of
 from megatron.optim import param_groups

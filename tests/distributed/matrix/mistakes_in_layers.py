@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -18,11 +19,11 @@ from megatron.model.dropout import HiddenDropout
 from megatron.model.mlp.gated import GatedMLP
 from megatron.model.norms.base import Norm
 from megatron.model.positions import learned
-from megatron.mpu import linear, mappings, shard
+from megatron.mpu import linear, linear_cross_entropy_rows, mappings, shard
 from megatron.mpu.collectives import Pending
-from megatron.mpu.cross_entropy import _VocabParallelCrossEntropy
 from megatron.mpu.groups import Group
 from megatron.mpu.linear import RowParallelLinear
+from megatron.mpu.linear_cross_entropy_rows import Targets
 from megatron.mpu.shard import Chunk, ShardInfo
 from tests.distributed.matrix import batches, ranks
 from tests.distributed.matrix.cell import ONE, Cell
@@ -41,12 +42,12 @@ def _has_biases_after_reduction(cell: Cell) -> bool:
 
 @mistake("the loss is off by the logarithm of the tensor ranks", touches=_is_cut, shows="loss, evaluation")
 def _loss_and_logarithm() -> Context:
-    right = loss.vocab_parallel_cross_entropy
+    right = loss.linear_cross_entropy
 
-    def wrong(logits: Tensor, labels: Tensor, group: Group, **options: Any) -> Tensor:
-        return right(logits, labels, group, **options) + torch.tensor(float(group.size)).log()
+    def wrong(*projection: Tensor | None, weights: Tensor, group: Group, **options: Any) -> Tensor:
+        return right(*projection, weights=weights, group=group, **options) + weights.sum() * math.log(group.size)
 
-    return replaced((loss, "vocab_parallel_cross_entropy"), by=wrong)
+    return replaced((loss, "linear_cross_entropy"), by=wrong)
 
 
 @mistake(
@@ -56,13 +57,14 @@ def _loss_and_logarithm() -> Context:
     among=lambda cell: cell.zero < 3,
 )
 def _padding_learns() -> Context:
-    right = _VocabParallelCrossEntropy.backward
+    right = linear_cross_entropy_rows._write_gradients
 
-    def wrong(ctx: Any, gradient: Tensor) -> Any:
-        ctx.real = ctx.saved_tensors[0].shape[-1]
-        return right(ctx, gradient)
+    def wrong(logits: Tensor, exponentials: Tensor, statistics: Tensor, targets: Targets) -> None:
+        padding = (logits[:, exponentials.shape[1] :] - statistics[0]).exp() / statistics[1] * targets.coefficients
+        right(logits, exponentials, statistics, targets)
+        logits[:, exponentials.shape[1] :] = padding
 
-    return replaced((_VocabParallelCrossEntropy, "backward"), by=staticmethod(wrong))
+    return replaced((linear_cross_entropy_rows, "_write_gradients"), by=wrong)
 
 
 @mistake(
@@ -236,12 +238,12 @@ def _longer_window() -> Context:
     among=lambda cell: _is_cut(cell) and not cell.grid.in_sequence,
 )
 def _own_masks() -> Context:
-    right = HiddenDropout.forward
+    right = HiddenDropout.words
 
     def wrong(layer: HiddenDropout, hidden: Tensor, keys: Any, place: str) -> Tensor:
         return right(layer, hidden, keys, f"{place} on rank {torch.distributed.get_rank()}")
 
-    return replaced((HiddenDropout, "forward"), by=wrong)
+    return replaced((HiddenDropout, "words"), by=wrong)
 
 
 @mistake(
@@ -251,13 +253,13 @@ def _own_masks() -> Context:
     among=lambda cell: cell.grid.in_sequence or cell.grid.context > 1,
 )
 def _mask_of_first_part() -> Context:
-    right = HiddenDropout.forward
+    right = HiddenDropout.words
 
     def wrong(layer: HiddenDropout, *rest: Any) -> Tensor:
         layer._part = 0
         return right(layer, *rest)
 
-    return replaced((HiddenDropout, "forward"), by=wrong)
+    return replaced((HiddenDropout, "words"), by=wrong)
 
 
 @mistake(

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from megatron.engine import build
+from megatron.engine import build, library
 from megatron.engine.base import BaseEngine
 from megatron.model import sequential
 from megatron.mpu import shard
@@ -24,21 +24,21 @@ UNREAD = "norm, saved"
 
 def _stage_zero() -> Context:
     """Stage 0 runs as stage 0, and its optimizer as one that our engine can hold on to."""
-    right, library = build.engine_settings, build.deepspeed
+    right, deepspeed = build.engine_settings, library.deepspeed
 
     def settings(base: dict[str, Any], parameters: Any) -> dict[str, Any]:
         told = right(base, parameters)
         return {**told, "zero_optimization": {**told["zero_optimization"], "stage": 0}, "data_types": {}}
 
     def initialize(**options: Any) -> tuple[Any, ...]:
-        engine, optimizer, *rest = library.initialize(**options)
+        engine, optimizer, *rest = deepspeed.initialize(**options)
         if not hasattr(optimizer, "optimizer"):
             optimizer.optimizer = optimizer
         return engine, optimizer, *rest
 
     stack = ExitStack()
     stack.enter_context(replaced((build, "engine_settings"), by=settings))
-    stack.enter_context(replaced((build, "deepspeed"), by=SimpleNamespace(initialize=initialize)))
+    stack.enter_context(replaced((library, "deepspeed"), by=SimpleNamespace(initialize=initialize)))
     stack.enter_context(replaced((BaseEngine, "state_tensors"), by=lambda engine, for_saving=False: {}))
     return stack
 

@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.planner import LoadPlan
 from megatron.checkpointing.loading import load
 from megatron.checkpointing.names import is_weight
 from megatron.checkpointing.planners import PieceLoadPlanner, PieceSavePlanner
-from megatron.engine import base, zero_state
+from megatron.engine import state, zero_state
 from megatron.engine.base import BaseEngine
 from megatron.engine.loss_scale import LossScale
 from megatron.engine.protocol import FullTensor, Piece
@@ -93,12 +93,12 @@ def _forgotten_count() -> AbstractContextManager[Any]:
 )
 def _exchanged_shards() -> AbstractContextManager[Any]:
     """Alike in loading and saving, so that the way back hides it."""
-    right = base.shard_pieces
+    right = state.shard_pieces
 
     def wrong(info: ShardInfo, *others: Any) -> list[Piece]:
         return right(replace(info, rank=info.size - 1 - info.rank), *others)
 
-    return replaced((base, "shard_pieces"), by=wrong)
+    return replaced((state, "shard_pieces"), by=wrong)
 
 
 @mistake(
@@ -139,12 +139,12 @@ def _rounded_masters() -> AbstractContextManager[Any]:
 )
 def _empty_copy() -> AbstractContextManager[Any]:
     """Tensors that are saved once are loaded once. Whether tensor ranks lack something then, too, is left aside."""
-    right = base.zero_state.fragments
+    right = zero_state.fragments
 
     def wrong(optimizer: Any) -> Any:
         return (each for each in right(optimizer) if not getattr(each.parameter, "ds_pipe_replicated", False))
 
-    return replaced((base.zero_state, "fragments"), by=wrong)
+    return replaced((zero_state, "fragments"), by=wrong)
 
 
 @mistake("the model keeps the weights it began with", shows="losses, norms")

@@ -82,6 +82,8 @@ SAME_MODEL = {
     *("scaled_upper_triang_masked_softmax_fusion", "scaled_masked_softmax_fusion", "fused_kernels_build_path"),
     *("init_method", "init_method_std", "output_layer_init_method", "use_cpu_initialization"),
     *("hidden_dropout", "attention_dropout", "output_layer_parallelism"),
+    *("fused_linear_cross_entropy", "sdpa_backend", "fp8", "fp8_format", "fp8_wgrad"),
+    *("te_columnparallel", "te_rowparallel", "te_layernorm_mlp", "te_mha", "te_fp8_format"),
 }
 
 

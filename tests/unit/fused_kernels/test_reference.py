@@ -60,6 +60,51 @@ def test_gated_multiplies_with_the_activated_gate() -> None:
     torch.testing.assert_close(reference.gated(up, gate, torch.nn.functional.silu), up * gate / (1 + torch.exp(-gate)))
 
 
+def test_causal_softmax_shows_the_last_query_all_keys_and_each_before_it_one_less() -> None:
+    scores = random(2, 3, 2, 4)
+    weights = reference.causal_softmax(scores, scale=0.5)
+    torch.testing.assert_close(weights[:, :, 1], (scores[:, :, 1] / 2).softmax(dim=-1))
+    torch.testing.assert_close(weights[:, :, 0, :3], (scores[:, :, 0, :3] / 2).softmax(dim=-1))
+    assert not weights[:, :, 0, 3].any()
+
+
+def test_masked_softmax_leaves_out_what_is_hidden_and_has_no_answer_where_all_is() -> None:
+    scores, hidden = random(2, 3, 2, 4), torch.zeros(2, 1, 2, 4, dtype=torch.bool)
+    hidden[0, 0, 0, 1] = hidden[1, 0, 1] = True
+    weights = reference.masked_softmax(scores, hidden)
+    kept = scores[0, :, 0, [0, 2, 3]].softmax(dim=-1)
+    torch.testing.assert_close(weights[0, :, 0, [0, 2, 3]], kept)
+    assert not weights[0, :, 0, 1].any()
+    assert weights[1, :, 1].isnan().all()
+
+
+def test_statistics_and_gradient_are_those_of_cross_entropy() -> None:
+    logits, labels = random(3, 6) * 3, torch.tensor([4, 0, 2])
+    real = logits[:, :5].clone().requires_grad_()  # the sixth column is padding
+    losses = torch.nn.functional.cross_entropy(real, labels, reduction="none")
+    coefficients = torch.tensor([0.5, 2.0, 0.0], dtype=FP64)
+    (losses * coefficients).sum().backward()
+    maximum, exponentials, label_logit = reference.softmax_statistics(logits, labels, real=5)
+    log_partition = maximum + exponentials.log()
+    torch.testing.assert_close(log_partition - label_logit, losses)
+    replaced = reference.softmax_gradient_(logits, labels, log_partition, coefficients, real=5)
+    assert replaced is logits
+    torch.testing.assert_close(logits[:, :5], real.grad)
+    assert not logits[:, 5].any()
+
+
+def test_a_label_elsewhere_is_no_columns_label() -> None:
+    logits, labels = random(3, 6), torch.tensor([-1, 6, 5])
+    _, _, label_logit = reference.softmax_statistics(logits, labels, real=5)
+    assert not label_logit.any()
+    maximum, exponentials, _ = reference.softmax_statistics(logits, labels, real=0)
+    assert maximum.isneginf().all()
+    assert not exponentials.any()
+    zeros = torch.zeros(3, dtype=FP64)
+    gradients = reference.softmax_gradient_(logits.clone(), labels, zeros, zeros + 1, real=5)
+    torch.testing.assert_close(gradients[:, :5], logits[:, :5].exp())
+
+
 HALF_CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "layer_norm": lambda x, weight: reference.layer_norm(x, weight, weight, epsilon=1e-5),
     "rms_norm": lambda x, weight: reference.rms_norm(x, weight, epsilon=1e-5),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import flex_attention
 
-from megatron.model.attention import flash, flex
+from megatron.model.attention import flash, flash_packages, flex
 from megatron.model.attention.mask import causal_mask
 from megatron.model.documents import Documents
 from tests.unit.model.builders import VARIANTS, build_args, build_model
@@ -134,8 +134,8 @@ def test_the_flash_attn_package_is_told_the_documents(monkeypatch: pytest.Monkey
 
     reference = build_model(build_args(attention_config=[[["global"], "all"]], **shape))
     expected = gradients_of(reference, [packed(ALONE)])
-    monkeypatch.setattr(flash, "_fits_flash_attn", lambda query: True)
-    monkeypatch.setattr(flash, "_find_flash_attn", lambda: flash.FlashAttn(flash_attn_func, flash_attn_varlen_func))
+    package = flash_packages.FlashAttn(flash_attn_func, flash_attn_varlen_func)
+    monkeypatch.setattr(flash, "fitting_package", lambda query, *, has_slopes: package)
     model = build_model(build_args(attention_config=[[["flash"], "all"]], **shape))
     assert difference(gradients_of(model, [packed(ALONE)]), expected) < 1e-12
     assert calls == [[0, 5, 6, 12, 16, 17, 24, 32]] * 2  # once a layer

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from megatron.model.attention.explicit import weight_words
-from megatron.model.dropout import HiddenDropout, drop
+from megatron.model.dropout import HiddenDropout
 from megatron.model.dropout_keys import DropoutKeys
 from megatron.model.spec import BuildContext
 from megatron.model.stream import Stream
+from megatron.mpu.dropping import drop
 from megatron.mpu.groups import SINGLE, Group
 from megatron.mpu.random_bits import mixed, numbered_words
 from tests.memory_census import count_saved

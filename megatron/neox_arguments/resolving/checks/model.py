@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 MIXERS_WITHOUT_HEADS = ("mamba", "rwkv", "gmlp")
 MASKED = ("global", "flash", "flex")
 """Attention types that can hide the keys of other documents."""
+BY_TORCH = ("flash", "flex")
+"""Attention types that torch's scaled dot product attention computes, where nothing faster does."""
 
 
 def check_heads_divide_hidden_size(args: Draft) -> None:
@@ -127,6 +129,23 @@ def check_documents_can_be_kept_apart(args: Draft) -> None:
             ("reset_attention_mask", args.source.find("attention_config", others[0])),
             f"only attention of type {', '.join(MASKED)} can keep documents apart; set reset_attention_mask to false, "
             "or keep them apart by pack_impl: unpacked",
+        )
+
+
+def check_attention_kernel(args: Draft) -> None:
+    """A kernel of torch's attention is chosen for types that have it, and drop no weights."""
+    if args.sdpa_backend == "auto":
+        return
+    if set(args.attention_config).isdisjoint(BY_TORCH):
+        raise Conflict(
+            ("sdpa_backend", "attention_config"),
+            f"only attention of type {' and '.join(BY_TORCH)} has such a kernel; set sdpa_backend to auto",
+        )
+    if args.attention_dropout:
+        raise Conflict(
+            ("sdpa_backend", "attention_dropout"),
+            "no such kernel drops weights the same way in every layout, so that none would be used; set sdpa_backend to auto, "
+            "or attention_dropout to 0",
         )
 
 

@@ -6,9 +6,10 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from megatron.components import STORES, TOKENIZERS, WRITERS
+from megatron.components import NORMS, STORES, TOKENIZERS, WRITERS
 from megatron.neox_arguments.conflict import Conflict
 from megatron.neox_arguments.resolving.checks.evaluation import is_evaluation
+from megatron.neox_arguments.resolving.checks.fp8 import LIBRARY_KEYS
 from megatron.neox_arguments.resolving.checks.run import needs_training_keys
 from megatron.neox_arguments.resolving.checks.stores import URL_KEYS, protocol_of
 from megatron.registry import Registry
@@ -25,6 +26,9 @@ PACKAGES = {
 }
 """What each component imports that has a file of `requirements/` of its own."""
 
+BUILT_HERE = ("transformer_engine",)
+"""Packages that build against the torch that is there."""
+
 WRITER_KEYS = {"tensorboard_dir": "tensorboard", "use_wandb": "wandb", "use_comet": "comet"}
 """The keys that choose a metric writer."""
 
@@ -34,7 +38,8 @@ def check_packages(args: Draft) -> None:
     for key, package, file in _needed(args) if args.values["user_script"] else ():
         if not _is_installed(package):
             reason = f'this needs the package "{package}", which is not installed'
-            raise Conflict((key,), f"{reason}; add it with pip install -r requirements/{file}")
+            isolation = " --no-build-isolation" if package in BUILT_HERE else ""
+            raise Conflict((key,), f"{reason}; add it with pip install{isolation} -r requirements/{file}")
 
 
 def _needed(args: Draft) -> Iterator[tuple[str, str, str | None]]:
@@ -46,6 +51,9 @@ def _needed(args: Draft) -> Iterator[tuple[str, str, str | None]]:
         store = STORES.get(protocol_of(getattr(args, key)) or "")
         if store is not None:
             yield key, store.package, store.requirement
+    if needs_training_keys(args):
+        for key in _keys_of_transformer_engine(args):
+            yield key, "transformer_engine", "requirements-transformer-engine.txt"
     if args.eval_tasks and (is_evaluation(args) or needs_training_keys(args)):
         yield "eval_tasks", "lm_eval", "requirements-lm-eval.txt"
 
@@ -56,6 +64,12 @@ def _chosen(args: Draft) -> Iterator[tuple[str, Registry, str]]:
     for key, writer in WRITER_KEYS.items():
         if getattr(args, key) and needs_training_keys(args):
             yield key, WRITERS, writer
+
+
+def _keys_of_transformer_engine(args: Draft) -> Iterator[str]:
+    yield from (key for key in LIBRARY_KEYS if getattr(args, key))
+    if NORMS.requirement(args.norm) is not None:
+        yield "norm"
 
 
 def _is_installed(package: str) -> bool:

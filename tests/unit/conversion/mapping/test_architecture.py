@@ -38,6 +38,8 @@ def test_the_keys_of_an_architecture_ask_for_it(variant: str) -> None:
     ("one", "other"),
     [
         ({"expansion_factor": 4}, {"intermediate_size": 128}),
+        ({"norm": "te_rmsnorm", "rms_norm_epsilon": 1e-6}, {"norm": "rmsnorm", "rms_norm_epsilon": 1e-6}),
+        ({"norm": "te_layernorm", "use_bias_in_norms": False}, {"use_bias_in_norms": False}),
         ({"activation": "swish"}, {"activation": "silu"}),
         ({"rotary_pct": 0.5}, {"rotary_pct": 1.0}),  # positions are learned
         ({"rotary_emb_base": 500}, {}),

@@ -15,13 +15,14 @@ def test_pins_are_read_with_the_file_that_names_them(tmp_path: Path) -> None:
         "# text\n-r other.txt\nPyYAML==6.0.3  # parser\nxtra[all]==1.2;python_version>'3'\nloose>=3\n"
     )
     (tmp_path / "requirements-dev.txt").write_text("pytest==9\n")
+    (tmp_path / "requirements-benchmark.txt").write_text("peer==1\n")
     assert read_pins(tmp_path) == {"pyyaml": Pin("6.0.3", "requirements.txt"), "xtra": Pin("1.2", "requirements.txt")}
 
 
 def test_every_optional_package_of_ours_is_described() -> None:
     """A requirements file for a new feature needs a line that says what asks for it, and what happens without it."""
     pinned = {name for name, pin in read_pins().items() if pin.file not in OWN_FILES}
-    assert pinned == {package.name for package in OPTIONAL} - {"triton"}, "triton comes with torch"
+    assert pinned == {package.name for package in OPTIONAL} - {"triton", "flash-attn-3"}, "with torch, from source"
 
 
 def test_every_package_of_the_menus_is_described() -> None:

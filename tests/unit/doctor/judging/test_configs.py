@@ -7,6 +7,7 @@ import pytest
 from megatron.doctor.facts.checkpoints import CheckpointNeeds
 from megatron.doctor.facts.config_files import NamedFile
 from megatron.doctor.facts.disks import Disk
+from megatron.doctor.facts.torch_facts import TorchFacts
 from megatron.doctor.findings import Finding
 from megatron.doctor.judging.configs import judge_copy, judge_features, judge_files, judge_places, judge_room
 from tests.unit.doctor.builders import GIB, ON_GPUS, TORCH, V100
@@ -15,6 +16,7 @@ from tests.unit.planning.builders import arguments
 NEEDS = CheckpointNeeds("/run", 10 * GIB, at_once=4, present=0)
 DISK = Disk("/run", True, 50 * GIB, 99 * GIB)
 WITH_KERNELS = {"flash-attn": "2.8.3", "triton": "3.5"}
+WITH_KERNELS_FOR_HOPPER = {"flash-attn-3": "3.0.0"}
 
 
 def about(findings: list[Finding], subject: str) -> Finding | None:
@@ -34,6 +36,23 @@ def test_a_precision_that_the_gpus_lack_is_a_failure() -> None:
     )
 
 
+@pytest.mark.parametrize("keys", [{"fp8": "tensorwise", "precision": "bfloat16"}, {"te_mha": True}])
+def test_fp8_on_a_gpu_that_lacks_it_is_a_failure(keys: dict[str, object]) -> None:
+    (name,) = keys.keys() - {"precision"}
+    old = replace(ON_GPUS, devices=(V100,))
+    found = about(judge_features(arguments(**keys), old, {}), "fp8")
+    text = f"{name}, which Tesla V100 cannot compute: it takes compute capability 8.9"
+    assert found == Finding("fp8", "failure", text, f"remove {name}")
+    new = replace(ON_GPUS, devices=(replace(V100, name="H100", capability=(9, 0)),))
+    assert about(judge_features(arguments(**keys), new, {}), "fp8") == Finding("fp8", "ok", f"{name} on these GPUs")
+    amd = about(judge_features(arguments(**keys), replace(new, rocm="6.4"), {}), "fp8")
+    assert amd is not None
+    assert amd.level == "failure"
+    on_cpu = about(judge_features(arguments(**keys), TORCH, {}), "fp8")
+    assert on_cpu == Finding("fp8", "ok", f"{name} on the CPU, which is slower with it")
+    assert about(judge_features(arguments(), old, {}), "fp8") is None
+
+
 FLASH = {"attention_config": [[["flash"], 12]]}
 FLEX = {"attention_config": [[["flex"], 12]]}
 
@@ -43,6 +62,8 @@ FLEX = {"attention_config": [[["flex"], 12]]}
     [
         (FLASH, WITH_KERNELS, None),
         (FLASH, {}, "ok"),
+        ({**FLASH, "sliding_window_width": 512}, WITH_KERNELS_FOR_HOPPER, None),
+        ({**FLASH, "sliding_window_width": 512, "pos_emb": "alibi"}, WITH_KERNELS_FOR_HOPPER, "warning"),
         ({**FLASH, "sliding_window_width": 512}, {}, "warning"),
         ({**FLASH, "sliding_window_width": 2048}, {}, "ok"),
         ({**FLASH, "reset_attention_mask": True}, {}, "warning"),
@@ -62,6 +83,16 @@ def test_attention_without_its_package_costs_what_the_config_makes_of_it(
 
 def test_on_a_cpu_no_attention_needs_a_package() -> None:
     assert about(judge_features(arguments(**FLEX), TORCH, {}), "attention") is None
+
+
+def test_a_cpu_lacks_kernels_of_gpus() -> None:
+    def judged(backend: str, where: TorchFacts) -> Finding | None:
+        return about(judge_features(arguments(**FLASH, sdpa_backend=backend), where, WITH_KERNELS), "attention")
+
+    assert judged("math", TORCH) is judged("flash", TORCH) is judged("cudnn", ON_GPUS) is None
+    found = judged("cudnn", TORCH)
+    assert found is not None
+    assert found.level == "failure"
 
 
 def test_a_package_that_cannot_be_imported_is_none() -> None:

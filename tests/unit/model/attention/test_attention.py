@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from megatron.components import ATTENTION
 from megatron.errors import NeoXError
-from megatron.model.attention import flash
+from megatron.model.attention import flash, flash_packages
 from megatron.model.attention.base import Attention
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.dropout_keys import DropoutKeys
@@ -140,8 +140,8 @@ def test_the_flash_attn_package_is_told_the_window(monkeypatch: pytest.MonkeyPat
     expected = {
         window: attend(build("global", num_kv_heads=2, window=window), X, POSITION_IDS) for window in (None, 1, 3, 50)
     }
-    monkeypatch.setattr(flash, "_fits_flash_attn", lambda query: True)
-    monkeypatch.setattr(flash, "_find_flash_attn", lambda: flash.FlashAttn(flash_attn_func, flash_attn_func))
+    package = flash_packages.FlashAttn(flash_attn_func, flash_attn_func)
+    monkeypatch.setattr(flash, "fitting_package", lambda query, *, has_slopes: package)
     for window, output in expected.items():
         torch.testing.assert_close(attend(build("flash", num_kv_heads=2, window=window), X, POSITION_IDS), output)
 

@@ -54,7 +54,7 @@ def test_scalenorm_equals_its_formula_and_has_one_number() -> None:
     torch.testing.assert_close(norm(X), norm.g * X / X.norm(dim=-1, keepdim=True))
 
 
-@pytest.mark.parametrize("name", NORMS.names)
+@pytest.mark.parametrize("name", [name for name in NORMS.names if NORMS.requirement(name) is None])
 def test_half_precision_comes_back_as_it_went_in(name: str) -> None:
     norm = build(name, context=BuildContext(dtype=torch.bfloat16))
     result = norm(X.bfloat16())

@@ -57,6 +57,6 @@ def test_types_ranges_and_defaults_are_told_in_words(key: str, kind: str, allowe
 def test_names_that_are_not_built_yet_are_told_apart() -> None:
     assert describe_field("norm").allowed.startswith("layernorm, rmsnorm, ")
     assert describe_field("attention_config").allowed.startswith("global, flash")
-    for key, planned in (("norm", "te_rmsnorm"), ("attention_config", "mamba")):
+    for key, planned in (("pos_emb", "rpe"), ("attention_config", "mamba")):
         before, _, after = describe_field(key).allowed.partition(" (not built yet: ")
         assert (planned in after) != (planned in before.split(", "))

@@ -207,11 +207,10 @@ def test_older_keys_are_marked_with_what_to_write() -> None:
 
 def test_keys_that_are_not_built_say_so() -> None:
     assert SCHEMA["properties"]["z_loss"]["description"].startswith("Not built yet: the z-loss.")
-    assert SCHEMA["properties"]["norm"]["enumDescriptions"][0] == "built"
-    states = dict(
-        zip(SCHEMA["properties"]["norm"]["enum"], SCHEMA["properties"]["norm"]["enumDescriptions"], strict=True)
-    )
-    assert states["te_rmsnorm"] == "not built yet"
+    positions = SCHEMA["properties"]["pos_emb"]
+    assert positions["enumDescriptions"][0] == "built"
+    states = dict(zip(positions["enum"], positions["enumDescriptions"], strict=True))
+    assert states["rpe"] == "not built yet"
 
 
 def test_completing_a_section_does_not_write_out_its_defaults() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from megatron.components import TOKENIZERS, WRITERS
+from megatron.components import NORMS, TOKENIZERS, WRITERS
 from megatron.neox_arguments.resolving.checks.packages import PACKAGES, WRITER_KEYS
 from tests.conftest import REPOSITORY
 from tests.unit.neox_arguments.minimal import build, problem
@@ -39,3 +41,18 @@ def test_packages_are_looked_for_when_a_run_needs_them_only(monkeypatch: pytest.
     assert build(tensorboard_dir="logs").tensorboard_dir == "logs"
     generation = {**RUN, "user_script": "generate.py", "load": "hf:organisation/model"}
     assert build(**generation, tensorboard_dir="logs").tensorboard_dir == "logs"
+
+
+@pytest.mark.parametrize("changes", [{"te_mha": True}, {"norm": "te_rmsnorm"}])
+def test_transformer_engine_is_looked_for_where_it_is_asked_for(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert problem(**RUN, **changes).endswith(
+        'this needs the package "transformer_engine", which is not installed; add it with '
+        "pip install --no-build-isolation -r requirements/requirements-transformer-engine.txt"
+    )
+    assert NORMS.requirement("te_rmsnorm") == "requirements-transformer-engine.txt"
+    assert "\ntransformer-engine" in (REPOSITORY / "requirements/requirements-transformer-engine.txt").read_text()
+    generation = {**RUN, "user_script": "generate.py", "load": "hf:organisation/model"}
+    assert build(**generation, **changes), "generation computes without it"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from megatron.model.attention.blockwise import blockwise_attention
 from megatron.model.gpt import build_layer_specs
 from megatron.model.loss import masked_loss_sum
 from megatron.model.sequential import SequentialModel
@@ -42,6 +43,7 @@ KEPT: tuple[dict[str, Any], ...] = (
     ROTARY,
     {**ROTARY, **FLASH},
     {**ROTARY, **FLASH, "rotary_pct": 0.5},
+    {**ROTARY, **FLASH, "sdpa_backend": "flash"},
     {**ROTARY, **GROUPED},
     {**ROTARY, **GROUPED, **FLASH},
     {**ROTARY, **GROUPED, **FLASH, "head_dim": 32, "rotary_pct": 0.25},
@@ -83,7 +85,7 @@ def arguments(**settings: Any) -> NeoXArgs:
 @pytest.mark.parametrize("settings", KEPT, ids=lambda settings: ", ".join(map(str, settings)) or "gpt2")
 def test_autograd_keeps_what_is_planned(settings: dict[str, Any], precision: str) -> None:
     """Of the layers alone and of the layers with the loss, so that what the loss keeps is compared as well."""
-    args = arguments(precision=precision, num_layers=3, **settings)
+    args = arguments(precision=precision, num_layers=3, fused_linear_cross_entropy=False, **settings)
     layout, batch = Layout.of(args), random_batch(args)
     recomputes_blocks = layout.recompute and args.recompute_granularity == "full"
     model = SequentialModel(
@@ -140,7 +142,8 @@ def test_a_bf16_model_holds_eighteen_bytes_a_parameter_between_steps() -> None:
     [
         ({}, "cuda", 2, 0),
         ({"reset_attention_mask": True}, "cuda", 4 * 2, 0),
-        ({}, "cpu", 4, 0),
+        ({}, "cpu", 0, 0),
+        ({"sdpa_backend": "flash"}, "cpu", 4, 0),
         ({"attention_config": [[["global"], "all"]]}, "cuda", 0, 4),
         ({"attention_config": [[["global"], "all"]], "reset_attention_mask": True}, "cuda", 0, 4 * 4),
         ({"attention_config": [[["flex"], "all"]]}, "cuda", 0, 0),
@@ -157,9 +160,34 @@ def test_distances_are_one_tensor_of_scores_for_all_layers(
     assert (mask_bytes(args, sizes), written_bias_bytes(args, sizes)) == (mask * row, bias * row)
 
 
+@pytest.mark.parametrize(("length", "window"), [(300, None), (300, 50), (300, 299), (100, 20)])
+def test_weights_of_blocks_are_those_that_are_kept(length: int, window: int | None) -> None:
+    """Of a core alone, whose heads have 48 channels: no longer sequence than 384 keeps them."""
+    head, kept = 48, 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.nbytes if tensor.shape[-1] != head else 0
+        return tensor
+
+    query, key = (torch.randn(2, heads, length, head).bfloat16().requires_grad_() for heads in (4, 2))
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        blockwise_attention(query, key, key, window=window, keep_weights=True)
+    settings = {"sliding_window_width": window, "seq_length": length, "max_position_embeddings": length}
+    shape = {"num_attention_heads": 4, "hidden_size": 4 * head, "train_micro_batch_size_per_gpu": 2}
+
+    def planned_bytes(**more: Any) -> int:
+        args = arguments(precision="bfloat16", num_kv_heads=2, **FLASH, **settings, **shape, **more)
+        layout = Layout.of(args)
+        return saved_bytes(args, layout, Sizes.of(args, layout, "cpu"), stage_layers(args, layout, VOCABULARY)[0])
+
+    without = planned_bytes(**SELECTIVE)
+    assert planned_bytes() - without == arguments().num_layers * kept > 0
+
+
 def test_a_mask_of_distances_on_a_gpu_repeats_the_keys_and_values_of_groups() -> None:
     def kept(positions: dict[str, Any], device: str) -> int:
-        args = NeoXArgs.from_dict({**LARGE, **positions, "num_kv_heads": 4})
+        args = NeoXArgs.from_dict({**LARGE, **positions, "num_kv_heads": 4, "sdpa_backend": "flash"})
         sizes = Sizes.of(args, Layout.of(args), device)
         return saved_bytes(args, Layout.of(args), sizes, stage_layers(args, Layout.of(args), VOCABULARY)[0])
 
@@ -191,10 +219,14 @@ def test_recomputation_and_tensor_parallelism_save_activations() -> None:
 
 def test_selective_recomputation_leaves_the_memory_of_flash_attention() -> None:
     layout = Layout(micro_batch=8, recompute=True)
-    selective = {"recompute_granularity": "selective"}
-    scores = {"attention_config": [[["global"], "all"]]}
-    flash, kept = planned(replace(layout, recompute=False))[0], planned(replace(layout, recompute=False), **scores)[0]
-    again, whole = planned(layout, **scores, **selective)[0], planned(layout, **scores)[0]
+    logits = {"fused_linear_cross_entropy": False}  # whose moment, before the backward pass, is the fullest then
+    selective = {"recompute_granularity": "selective", **logits}
+    scores = {"attention_config": [[["global"], "all"]], **logits}
+    flash, kept = (
+        planned(replace(layout, recompute=False), **logits)[0],
+        planned(replace(layout, recompute=False), **scores)[0],
+    )
+    again, whole = planned(layout, **{**scores, **selective})[0], planned(layout, **scores)[0]
     assert planned(layout, **selective)[0] == flash
     assert again.activations == pytest.approx(
         flash.activations, rel=0.01
@@ -263,7 +295,8 @@ def test_a_reference_model_is_a_second_set_of_weights_and_a_frozen_model_has_no_
 
 def test_pairs_are_two_sequences_and_rewards_need_no_logits() -> None:
     layout = Layout(micro_batch=4)
-    plain = peak_memory(unbuilt(precision="bfloat16"), replace(layout, micro_batch=8), vocab_size=50257)
+    logits = unbuilt(precision="bfloat16", fused_linear_cross_entropy=False)
+    plain = peak_memory(logits, replace(layout, micro_batch=8), vocab_size=50257)
     pairs = peak_memory(unbuilt(precision="bfloat16", train_impl="dpo"), layout, vocab_size=50257)
     rewards = peak_memory(
         unbuilt(precision="bfloat16", train_impl="rm", no_weight_tying=True), layout, vocab_size=50257

@@ -1,0 +1,1 @@
+"""Training without DeepSpeed: weights, gradients and optimizer states in flat buffers, exchanged while the backward pass runs."""
