@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from megatron.components import ALL_HEADS_NORMS, ATTENTION, NORMS, POSITIONS
@@ -29,6 +30,7 @@ from megatron.model.mlp.plain import PlainMLP
 from megatron.model.positions.base import Positions
 from megatron.model.products import choose_products
 from megatron.model.spec import BuildContext, LayerSpec
+from megatron.mpu.linear_cross_entropy_rows import RowKernels
 from megatron.mpu.shard import InitMethod
 
 if TYPE_CHECKING:
@@ -98,9 +100,23 @@ def _build_final_norm(args: NeoXArgs, context: BuildContext) -> FinalNorm:
 def _build_head(args: NeoXArgs, vocabulary: dict[str, int], context: BuildContext) -> nn.Module:
     if args.train_impl == "rm":
         return RewardHead(args.hidden_size, init=_init(args), context=context)
-    if not args.no_weight_tying:
-        return TiedHead(**vocabulary, init=_init(args), context=context)
-    return Head(**vocabulary, use_bias=args.use_bias_in_output_layer, init=_init(args), context=context)
+    shared: dict[str, Any] = {
+        **vocabulary,
+        "init": _init(args),
+        "context": context,
+        "row_kernels": _row_kernels(context),
+    }
+    return Head(**shared, use_bias=args.use_bias_in_output_layer) if args.no_weight_tying else TiedHead(**shared)
+
+
+def _row_kernels(context: BuildContext) -> RowKernels | None:
+    """On a GPU; a CPU goes through blocks of rows, which stay in its caches."""
+    if torch.device(context.device).type != "cuda":
+        return None
+    functions = (
+        choose(name, wanted=True, device=context.device) for name in ("softmax_statistics", "softmax_gradient_")
+    )
+    return RowKernels(*functions)
 
 
 def _attention(args: NeoXArgs, layer: int, context: BuildContext) -> Attention:

@@ -13,6 +13,7 @@ from megatron.model.spec import BuildContext
 from megatron.model.stream import Stream
 from megatron.mpu.embedding import VocabParallelEmbedding
 from megatron.mpu.linear import ColumnParallelLinear
+from megatron.mpu.linear_cross_entropy_rows import RowKernels
 from megatron.mpu.mappings import copy_to_tensor_region, gather_replicated_sequence, gather_sequence
 from megatron.mpu.packed import Product, can_pack, packed_product
 from megatron.mpu.shard import InitMethod, sharded_parameter
@@ -32,7 +33,7 @@ class FinalNorm(nn.Module):
 
 class Head(nn.Module):
     """Logits by a matrix of its own. vocab_size: its rows including padding; valid_rows: rows without it; use_bias: add a number to the
-    logits of each entry."""
+    logits of each entry; row_kernels: see `Projection`."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Head(nn.Module):
         use_bias: bool = False,
         init: InitMethod,
         context: BuildContext,
+        row_kernels: RowKernels | None = None,
     ) -> None:
         super().__init__()
         self.final_linear = ColumnParallelLinear(
@@ -54,7 +56,7 @@ class Head(nn.Module):
             sequence_parallel=context.sequence_parallel,
             **context.placement,
         )
-        self._context = context
+        self._context, self._row_kernels = context, row_kernels
 
     def forward(self, stream: Stream, criterion: Criterion | None = None) -> Tensor:
         """The stream [s, b, h] -> logits [b, s, v/t] of the whole sequence and this rank's part of the vocabulary.
@@ -63,7 +65,7 @@ class Head(nn.Module):
         """
         linear = self.final_linear
         if criterion is not None:
-            return criterion(_projection(stream, linear.weight, linear.bias, self._context))
+            return criterion(_projection(stream, linear.weight, linear.bias, self._context, self._row_kernels))
         logits: Tensor = linear(stream.hidden)
         return logits.transpose(0, 1)
 
@@ -72,13 +74,20 @@ class TiedHead(nn.Module):
     """Logits by the token embeddings: `word_embeddings.weight` is the first layer's, or a copy of it on another pipeline stage."""
 
     def __init__(
-        self, *, vocab_size: int, valid_rows: int, hidden_size: int, init: InitMethod, context: BuildContext
+        self,
+        *,
+        vocab_size: int,
+        valid_rows: int,
+        hidden_size: int,
+        init: InitMethod,
+        context: BuildContext,
+        row_kernels: RowKernels | None = None,
     ) -> None:
         super().__init__()
         self.word_embeddings = VocabParallelEmbedding(
             vocab_size, hidden_size, init=init, valid_rows=valid_rows, **context.placement
         )
-        self._context = context
+        self._context, self._row_kernels = context, row_kernels
         self._packed: Product | None = None
 
     def pack(self) -> None:
@@ -92,16 +101,19 @@ class TiedHead(nn.Module):
         With a criterion: what it returns for the projection.
         """
         if criterion is not None:
-            return criterion(_projection(stream, self.word_embeddings.weight, None, self._context))
+            weight = self.word_embeddings.weight
+            return criterion(_projection(stream, weight, None, self._context, self._row_kernels))
         enter = gather_sequence if self._context.sequence_parallel else copy_to_tensor_region
         hidden = enter(stream.hidden, self._context.tensor_group)
         packed, weight = self._packed, self.word_embeddings.weight
         return (F.linear(hidden, weight) if packed is None else packed(hidden, None)).transpose(0, 1)
 
 
-def _projection(stream: Stream, weight: Tensor, bias: Tensor | None, context: BuildContext) -> Projection:
+def _projection(
+    stream: Stream, weight: Tensor, bias: Tensor | None, context: BuildContext, row_kernels: RowKernels | None
+) -> Projection:
     assert weight.numel(), "a packed matrix is for models that are not trained"
-    return Projection(stream.hidden, weight, bias, context.tensor_group, context.sequence_parallel)
+    return Projection(stream.hidden, weight, bias, context.tensor_group, context.sequence_parallel, row_kernels)
 
 
 class RewardHead(nn.Module):

@@ -33,4 +33,5 @@ def projected_loss_sum(projection: Projection, labels: Tensor, loss_mask: Tensor
         group=projection.group,
         vocab_size=vocab_size,
         sequence_parallel=projection.sequence_parallel,
+        kernels=projection.row_kernels,
     )

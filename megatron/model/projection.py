@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from megatron.mpu.groups import Group
+from megatron.mpu.linear_cross_entropy_rows import RowKernels
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Projection:
     """Logits are hidden weight^T + bias, [s, b, v/t].
 
     hidden: [s, b, h], the same on every rank of `group`, or [s/t, b, h] under sequence parallelism; weight: [v/t, h]; bias: [v/t].
+    row_kernels: what computes losses from logits on this device, None = plain torch.
     The matrix can be read while the criterion is called only, where the engine has it in pieces (ZeRO 3).
     """
 
@@ -28,6 +30,7 @@ class Projection:
     bias: Tensor | None
     group: Group
     sequence_parallel: bool
+    row_kernels: RowKernels | None = None
 
 
 Criterion = Callable[[Projection], Tensor]

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from megatron.mpu.collectives import Pending, all_gather, start_all_reduce, start_reduce_scatter
 from megatron.mpu.groups import Group
-from megatron.mpu.linear_cross_entropy_rows import Targets, losses_in_place
+from megatron.mpu.linear_cross_entropy_rows import RowKernels, Targets, losses_in_place
 from megatron.mpu.row_chunks import chunk_rows, is_narrow
 
 
@@ -31,12 +31,13 @@ def linear_cross_entropy(
     *,
     vocab_size: int | None = None,
     sequence_parallel: bool = False,
+    kernels: RowKernels | None = None,
 ) -> Tensor:
     """The sum of `weights` times the cross entropy of hidden weight^T + bias with the labels: a scalar in nats.
 
     hidden [s, b, h], the same on every rank of `group` ([s/t, b, h], of which each has its own part, under `sequence_parallel`); weight
     [v/t, h]; bias [v/t]; labels int64 and weights [s, b]. The sum is the same on every rank, in fp32 (fp64 for fp64 hidden states);
-    `weights` get no gradient. Its backward pass runs once (else RuntimeError), since it overwrites the gradients that were kept.
+    `weights` get no gradient. kernels: what does the work between the products on this device, None = plain torch. Its backward pass runs once (else RuntimeError), since it overwrites the gradients that were kept.
 
     As for `vocab_parallel_cross_entropy` a negative label is ignored, columns from `vocab_size` (default: all) on are padding, and a label
     at or above it has an infinite loss. Raises ValueError when there are fewer columns than `vocab_size`.
@@ -44,7 +45,7 @@ def linear_cross_entropy(
     columns = weight.shape[0] * group.size
     if vocab_size is not None and vocab_size > columns:
         raise ValueError(f"vocab_size is {vocab_size}, but the matrix has only {columns} rows over {group.size} ranks")
-    task = _Task(labels, weights, group, vocab_size or columns, sequence_parallel, torch.is_grad_enabled())
+    task = _Task(labels, weights, group, vocab_size or columns, sequence_parallel, kernels, torch.is_grad_enabled())
     result: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, task)
     return result
 
@@ -58,6 +59,7 @@ class _Task:
     group: Group
     vocab_size: int
     sequence_parallel: bool
+    kernels: RowKernels | None
     is_training: bool
 
 
@@ -95,7 +97,9 @@ def _sum_and_gradients(
     for part in chunks:
         logits = memory[: part.stop - part.start]
         _project(rows[part], weight, bias, out=logits)
-        losses = losses_in_place(logits, targets.part(part), task.group, real=real, with_gradients=any(wanted))
+        losses = losses_in_place(
+            logits, targets.part(part), task.group, real=real, with_gradients=any(wanted), kernels=task.kernels
+        )
         total += losses.sum()
         gradients.add_to_rows(part, logits)
         is_last = part.stop == rows.shape[0]

@@ -7,7 +7,7 @@ Shapes: `r` rows, `v` padded vocabulary, `t` tensor-parallel size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,11 +51,32 @@ class Targets:
         return Targets(**{name: values[rows] for name, values in vars(self).items()})
 
 
-def losses_in_place(logits: Tensor, targets: Targets, group: Group, *, real: int, with_gradients: bool) -> Tensor:
+@dataclass(frozen=True)
+class RowKernels:
+    """Both halves of the work as kernels of a device, which need no blocks; between them the ranks exchange what they know of a row.
+
+    statistics, gradient_: with the signatures and numbers of `softmax_statistics` and `softmax_gradient_` in fused_kernels/reference.py.
+    """
+
+    statistics: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    gradient_: Callable[..., Tensor]
+
+
+def losses_in_place(
+    logits: Tensor,
+    targets: Targets,
+    group: Group,
+    *,
+    real: int,
+    with_gradients: bool,
+    kernels: RowKernels | None = None,
+) -> Tensor:
     """Weighted losses [r] of logits [r, v/t], the same on every rank of the group; afterwards the logits are their gradients, if wanted.
 
     real: this rank's columns that are no padding, which come first; the gradients of the others are 0.
     """
+    if kernels is not None:
+        return _losses_by_kernels(kernels, logits, targets, group, real=real, with_gradients=with_gradients)
     wide = targets.coefficients.dtype
     size = block_rows(logits.shape[0], row_bytes=real * wide.itemsize, device=logits.device.type)
     scratch = torch.empty(size, real, dtype=wide, device=logits.device)
@@ -75,6 +96,18 @@ def losses_in_place(logits: Tensor, targets: Targets, group: Group, *, real: int
         for rows in blocks:
             exponentials = _widened(logits[rows, :real], scratch).sub_(whole[0, rows]).exp_()
             _write_gradients(logits[rows], exponentials.div_(whole[1, rows]), targets.part(rows))
+    return _losses(whole, targets)
+
+
+def _losses_by_kernels(
+    kernels: RowKernels, logits: Tensor, targets: Targets, group: Group, *, real: int, with_gradients: bool
+) -> Tensor:
+    labels = targets.column.masked_fill(~targets.is_here, -1).squeeze(-1)
+    own = torch.stack(kernels.statistics(logits, labels, real=real)).unsqueeze(-1)
+    whole = _over_ranks(own, group)
+    if with_gradients:
+        log_partition = (whole[0] + whole[1].log()).squeeze(-1)
+        kernels.gradient_(logits, labels, log_partition, targets.coefficients.squeeze(-1), real=real)
     return _losses(whole, targets)
 
 

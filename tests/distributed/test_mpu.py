@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from megatron.fused_kernels import reference
 from megatron.mpu import collectives, mappings
 from megatron.mpu.broadcast import broadcast_object, broadcast_tensors
 from megatron.mpu.cross_entropy import vocab_parallel_cross_entropy
@@ -27,6 +28,7 @@ from megatron.mpu.fp8 import Fp8Products
 from megatron.mpu.groups import SINGLE, Group, build_process_groups
 from megatron.mpu.linear import ColumnParallelLinear, RowParallelLinear
 from megatron.mpu.linear_cross_entropy import linear_cross_entropy
+from megatron.mpu.linear_cross_entropy_rows import RowKernels
 from megatron.mpu.shard import shard_of
 from megatron.mpu.topology import Topology
 from megatron.mpu.transformer_engine import LinearProduct
@@ -469,7 +471,8 @@ def the_loss_with_its_projection_is_that_of_logits_however_rows_and_vocabulary_a
     weight, bias, hidden = _filled(16, 6), _filled(16), _filled(8, 3, 6)
     labels, weights = torch.randint(0, 13, (8, 3)), _filled(8, 3)
     labels[0, 1], labels[3, 0], labels[7, 2] = -100, 12, 0
-    for vocab_size, in_sequence, rows in product((13, 5), (False, True), (5, 24)):
+    kernels = (None, RowKernels(reference.softmax_statistics, reference.softmax_gradient_))
+    for vocab_size, in_sequence, rows, own_kernels in product((13, 5), (False, True), (5, 24), kernels):
         whole = [_leaf(each) for each in (hidden, weight, bias)]
         known = labels.clamp(max=vocab_size - 1)
         logits = functional.linear(*whole)[..., :vocab_size]
@@ -482,7 +485,13 @@ def the_loss_with_its_projection_is_that_of_logits_however_rows_and_vocabulary_a
         ]
         with patch("megatron.mpu.linear_cross_entropy.chunk_rows", lambda count, *, row_bytes, rows=rows: rows):
             found = linear_cross_entropy(
-                *own, known, weights, group, vocab_size=vocab_size, sequence_parallel=in_sequence
+                *own,
+                known,
+                weights,
+                group,
+                vocab_size=vocab_size,
+                sequence_parallel=in_sequence,
+                kernels=own_kernels,
             )
         (found * 0.3).backward()
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

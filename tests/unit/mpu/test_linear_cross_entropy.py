@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from megatron.fused_kernels import reference
 from megatron.mpu import row_chunks
 from megatron.mpu.cross_entropy import vocab_parallel_cross_entropy
 from megatron.mpu.groups import SINGLE
 from megatron.mpu.linear_cross_entropy import linear_cross_entropy
+from megatron.mpu.linear_cross_entropy_rows import RowKernels
 from tools.benchmark.peak import Peak
 
+KERNELS = RowKernels(reference.softmax_statistics, reference.softmax_gradient_)
 LENGTH, BATCH, HIDDEN, VOCABULARY, PADDED = 23, 3, 16, 90, 96
 ROWS = LENGTH * BATCH
 
@@ -57,11 +60,18 @@ def plain(case: Case, *, factor: float = 1 / 77) -> list[Tensor]:
     return _differentiated((losses * case.mask).sum(), leaves, factor)
 
 
-def fused(case: Case, *, factor: float = 1 / 77) -> list[Tensor]:
+def fused(case: Case, *, factor: float = 1 / 77, kernels: RowKernels | None = None) -> list[Tensor]:
     leaves = case.leaves()
     hidden, weight, *bias = leaves
     loss = linear_cross_entropy(
-        hidden, weight, bias[0] if bias else None, case.labels, case.mask, SINGLE, vocab_size=VOCABULARY
+        hidden,
+        weight,
+        bias[0] if bias else None,
+        case.labels,
+        case.mask,
+        SINGLE,
+        vocab_size=VOCABULARY,
+        kernels=kernels,
     )
     return _differentiated(loss, leaves, factor)
 
@@ -90,13 +100,14 @@ def cuts(request: pytest.FixtureRequest) -> Iterator[int]:
         yield chunks
 
 
+@pytest.mark.parametrize("kernels", [None, KERNELS], ids=["blocks", "kernels"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-6)])
 def test_loss_and_gradients_are_those_of_the_logits(
-    dtype: torch.dtype, tolerance: float, bias: bool, cuts: int
+    dtype: torch.dtype, tolerance: float, bias: bool, kernels: RowKernels | None, cuts: int
 ) -> None:
     case = make_case(dtype, bias=bias)
-    expected, found = plain(case), fused(case)
+    expected, found = plain(case), fused(case, kernels=kernels)
     assert len(found) == len(expected) == (4 if bias else 3)
     for mine, theirs in zip(found, expected, strict=True):
         assert mine.dtype == theirs.dtype
@@ -108,9 +119,9 @@ def test_in_bf16_gradients_are_as_near_to_exact_ones_as_those_of_the_logits(bias
     """Up to a factor: three chunks and the scaling by the loss's gradient are up to three roundings more of the matrix's gradient."""
     case = make_case(torch.bfloat16, bias=bias)
     exact = plain(case.to(torch.float64))
-    for mine, theirs, reference in zip(fused(case), plain(case), exact, strict=True):
+    for mine, theirs, exactly in zip(fused(case), plain(case), exact, strict=True):
         assert mine.dtype == theirs.dtype
-        assert distance(mine, reference) < max(2 * distance(theirs, reference), 1e-5)
+        assert distance(mine, exactly) < max(2 * distance(theirs, exactly), 1e-5)
 
 
 def test_padding_and_ignored_labels_have_no_gradient(cuts: int) -> None:
@@ -125,10 +136,13 @@ def test_a_mask_of_zeros_gives_zero(cuts: int) -> None:
     assert not any(each.any() for each in fused(Case(case.hidden, case.weight, None, case.labels, 0 * case.mask)))
 
 
-def test_a_label_beyond_the_vocabulary_has_an_infinite_loss_and_the_gradients_of_the_logits(cuts: int) -> None:
+@pytest.mark.parametrize("kernels", [None, KERNELS], ids=["blocks", "kernels"])
+def test_a_label_beyond_the_vocabulary_has_an_infinite_loss_and_the_gradients_of_the_logits(
+    kernels: RowKernels | None, cuts: int
+) -> None:
     case = make_case(torch.float64)
     case.labels[4, 2], case.mask[4, 2] = VOCABULARY, 1.0
-    expected, found = plain(case), fused(case)
+    expected, found = plain(case), fused(case, kernels=kernels)
     assert found[0] == expected[0] == torch.inf
     assert all(distance(mine, theirs) < 1e-13 for mine, theirs in zip(found[1:], expected[1:], strict=True))
 
