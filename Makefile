@@ -35,7 +35,8 @@ test: $(VENV)/.installed-dev  ## run the whole test suite
 	$(bin)/python -m pytest -m "not gpu and not matrix and not nightly" -n $(TEST_PROCESSES) --dist loadfile
 
 matrix: $(VENV)/.installed-dev  ## compare every layout with one process, and runs carried over from one to another (minutes); write the tables
-	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix tests/distributed/resharding tests/distributed/test_conversion.py --update-matrix
+	$(bin)/python -m pytest -m "not gpu" tests/distributed/matrix tests/distributed/resharding tests/distributed/test_conversion.py \
+		tests/distributed/test_compiled.py tests/unit/model/test_compiled.py --update-matrix
 
 cluster: $(VENV)/.installed-dev  ## run every launcher on hosts of its own (minutes, as root; .ci/run has the packages); write the table
 	$(bin)/python -m pytest tests/cluster -v -rs --update-matrix

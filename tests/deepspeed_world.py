@@ -31,6 +31,7 @@ from megatron.mpu.topology import Topology
 from megatron.neox_arguments import NeoXArgs
 from megatron.optim.build import build_optimizer
 from megatron.optim.lr_schedules import learning_rate
+from megatron.training.objectives.next_token import NextTokenObjective
 from tests.toy_model import (
     PADDED,
     TOY_CONFIG,
@@ -137,7 +138,10 @@ def start_engine(case: Case) -> Engines:
     topology = Topology(pipe=max(case.pipe, 1), data=case.data, tensor=case.tensor, context=case.context)
     groups = build_process_groups(topology)
     args = case.arguments()
-    objective = ToyObjective(groups.tensor)
+    # What a run minimises: with it the head and the loss are one operation.
+    objective = (
+        NextTokenObjective(group=groups.tensor, vocab_size=VOCABULARY) if case.gpt else ToyObjective(groups.tensor)
+    )
     engine = build_engine(args, specs=case.specs(), objective=objective, groups=groups, device="cpu")
     return Engines(case, args, groups, engine)
 

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ def compile_blocks(model: nn.Module) -> None:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raise NeoXError where what torch compiles with for this device is missing."""
+    """Raise NeoXError where what torch compiles with for this device is missing, or cannot be kept."""
     if device.type == "cpu":
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
@@ -45,6 +46,22 @@ def check_compiler(device: torch.device) -> None:
             '"compile" is true, and the package "triton", by which torch compiles for a GPU, is not installed here: '
             "pip install triton, or set compile to false"
         )
+    _check_cache(os.environ.get("TORCHINDUCTOR_CACHE_DIR"))
+
+
+def _check_cache(folder: str | None) -> None:
+    """Raise NeoXError where no file can be made in `folder`; None is torch's own, among temporary files."""
+    if folder is None:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise NeoXError(
+            f'"compile" is true, and torch cannot keep what it compiles in "{folder}" ({error.strerror}): name a folder that can be '
+            "written in the environment variable TORCHINDUCTOR_CACHE_DIR, or set compile to false"
+        ) from error
 
 
 @functools.cache  # one graph for all layers: torch keeps graphs by function

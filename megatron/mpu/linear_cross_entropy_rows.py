@@ -37,7 +37,7 @@ class Targets:
         """From int64 labels and weights of rows, both [r]. first: this rank's first column; real: its columns that are no padding."""
         labels = labels.unsqueeze(-1)
         column, is_ignored = labels - first, labels < 0
-        is_here = (column >= 0) & (column < real) & ~is_ignored
+        is_here = (column >= 0) & (column < real)
         return cls(
             column=column.masked_fill(~is_here, 0),
             is_here=is_here,

@@ -15,6 +15,7 @@ from tests.deepspeed_world import Case, start_engine
 from tests.worlds import run_world
 
 STEPS = 3
+LR = 1e-3  # with a larger one Adam makes much of the rounding of gradients near 0
 TOLERANCE = 5e-6  # of fp32, rounded in another order
 DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
 RECOMPUTE = {"checkpoint_activations": True, "checkpoint_num_layers": 2}
@@ -60,7 +61,7 @@ def _train(case: Case) -> Figures:
     started = start_engine(case)
     figures = []
     for step in range(STEPS):
-        result = started.engine.train_step(_with_keys(started.batches(step)), lr=0.01)
+        result = started.engine.train_step(_with_keys(started.batches(step)), lr=LR)
         figures.append((result.loss, result.grad_norm))
     started.engine.evaluate_step(_with_keys(started.batches(STEPS)))
     return figures

@@ -132,10 +132,10 @@ def _spike_once() -> Plant:
         objective: Any = run.engine.objective  # type: ignore[attr-defined]
         if iteration == SPIKE_AT and not done:
             done.append(iteration)
-            loss_sum = objective.loss_sum
-            objective.loss_sum = lambda logits, batch: 5 * loss_sum(logits, batch)
-        elif "loss_sum" in vars(objective):
-            del objective.loss_sum
+            loss_sum = objective.projected_loss_sum
+            objective.projected_loss_sum = lambda projection, batch: 5 * loss_sum(projection, batch)
+        elif "projected_loss_sum" in vars(objective):
+            del objective.projected_loss_sum
 
     return plant
 
@@ -164,8 +164,9 @@ def _all_runs(rank: int, directory: Path) -> dict[str, Ended]:
         ended[policy] = _run(
             directory / policy, _spike_once(), loss_spike={"policy": policy, **SPIKES}, async_save=policy == "rollback"
         )
-    # The same in two parts, saved at once: the spike, the way back and a checkpoint; then what is left.
     spiking = {"loss_spike": {"policy": "rollback", **SPIKES}}
+    ended["native"] = _run(directory / "native", _spike_once(), **spiking, deepspeed=False)
+    # The same in two parts, saved at once: the spike, the way back and a checkpoint; then what is left.
     _run(directory / "parts", _spike_until_stopped(at=17), **spiking)
     ended["parts"] = _run(directory / "parts", _nothing, **spiking)
     return ended
@@ -264,6 +265,14 @@ def test_rollback_goes_on_behind_the_spike_from_the_last_checkpoint(ended: list[
 def test_a_run_resumed_after_a_rollback_is_the_unbroken_one(ended: list[dict[str, Ended]]) -> None:
     assert dict(ended[0]["parts"].losses) == dict(ended[0]["rollback"].losses)
     assert ended[0]["parts"].saved[20] == ended[0]["rollback"].saved[20]
+
+
+def test_a_rollback_without_deepspeed_is_that_with_it(ended: list[dict[str, Ended]]) -> None:
+    native, back = ended[0]["native"], ended[0]["rollback"]
+    assert [iteration for iteration, _ in native.losses] == [iteration for iteration, _ in back.losses]
+    assert [loss for _, loss in native.losses] == pytest.approx([loss for _, loss in back.losses], rel=5e-6)
+    assert native.segments == back.segments
+    assert native.saved[20]["consumed_samples"] == back.saved[20]["consumed_samples"]
 
 
 def test_a_used_up_budget_ends_the_run(ended: list[dict[str, Ended]]) -> None:

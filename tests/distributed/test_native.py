@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from torch import Tensor
 
 from megatron.engine.protocol import StepResult
@@ -254,16 +255,21 @@ def _equal(one: Pieces, other: Pieces) -> bool:
 
 @contextmanager
 def _infinite_gradient(started: Engines) -> Iterator[None]:
-    """On one rank, in one value."""
+    """On one rank, in one value; the judge is not asked."""
 
     def spoil(gradient: Tensor) -> Tensor:
         spoilt = gradient.clone()
         spoilt.view(-1)[-1] = math.inf
         return spoilt
 
+    def judge(loss: float, norm: float | None) -> bool:
+        raise AssertionError
+
+    started.engine.ask(judge)
     if started.groups.rank == 1:
         handle = next(started.engine.model.parameters()).register_hook(spoil)
     yield
+    started.engine.ask(None)
     if started.groups.rank == 1:
         handle.remove()
 
@@ -322,7 +328,27 @@ def test_a_step_that_is_kept_out_leaves_everything_as_it_was(name: str) -> None:
             assert math.isfinite(result.loss) == ("loss" not in name)
 
 
+def _nothing_counts() -> list[list[StepResult]]:
+    """A step of which no token counts, and the next one, of both engines."""
+    seen = []
+    for case in (native(1, data=2, accumulation=2), Case(data=2, zero=1, accumulation=2)):
+        started = start_engine(case)
+        results = started.steps(0, 2)
+        given = [replace(batch, loss_mask=torch.zeros_like(batch.loss_mask)) for batch in started.batches(2) or ()]
+        results.append(started.engine.train_step(given, lr=0.02))
+        seen.append([*results, started.step(3)])
+    return seen
+
+
+def test_a_step_of_which_no_token_counts_is_that_of_deepspeed() -> None:
+    for results, theirs in world(2)["nothing counts"]:
+        assert (results[2].loss, results[2].grad_norm, results[2].skipped) == (0.0, 0.0, False)
+        assert [result.loss for result in results] == pytest.approx([result.loss for result in theirs], rel=5e-6)
+        assert results[3].grad_norm == pytest.approx(theirs[3].grad_norm, rel=5e-6)
+
+
 SPECIAL: dict[str, Callable[[], Any]] = {
+    "nothing counts": _nothing_counts,
     "halves": _halves,
     "relay": _relay,
     "resumed": _resumed,

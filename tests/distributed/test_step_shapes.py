@@ -30,6 +30,7 @@ RESUMED = 3
 DIVIDE_ALL = {"stage": 3, "stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 100}
 LAYOUTS = {
     "data 2, stage 1": Case(data=2, accumulation=4, zero=1),
+    "data 2, without DeepSpeed": Case(data=2, accumulation=4, zero=1, tied=True, overrides={"deepspeed": False}),
     "data 2, stage 2": Case(data=2, accumulation=4, zero=2, tied=True),
     "data 2, stage 3": Case(data=2, accumulation=4, zero=3, overrides={"zero_optimization": DIVIDE_ALL}),
     "pipe 2, tied": Case(pipe=2, accumulation=4, tied=True),

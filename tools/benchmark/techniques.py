@@ -3,7 +3,8 @@
 python tools/benchmark/techniques.py                  # those of a CPU; writes results/techniques_CPU.json
 python tools/benchmark/techniques.py --device cuda    # all, on one GPU
 
-Each setting runs in a process of its own; they take turns, as in train.py, with the same weights and batches, and must have the same losses.
+Each setting runs in a process of its own; they take turns, as in train.py, with the same weights and batches; those with
+other losses than ours at its best are told.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 from tools.benchmark.processor import file_name
 from tools.benchmark.techniques_table import TECHNIQUES, effects, markdown_of, ways_of
 from tools.benchmark.train_cases import CASES
-from tools.benchmark.train_report import report_of
+from tools.benchmark.train_report import report_of, with_other_losses
 from tools.benchmark.train_session import RESULTS, add_arguments, describe_machine, measure, seconds_of
 
 
@@ -66,6 +67,8 @@ def main() -> None:
             print(f"\n{case.name}", *markdown_of({case.name: found}), sep="\n", flush=True)
             for name, reason in {**skipped, **measured.left_out}.items():
                 print(f"{name}: left out: {reason}")
+            for name in with_other_losses(found):
+                print(f"FAIL  {name} has other losses: {found['differences'][name]}")
     report["seconds"] = round(time.monotonic() - began)
     output = options.output or RESULTS / file_name("techniques", report["machine"]["device"])
     output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -176,9 +176,9 @@ class TrainingArgs(Group):
     compile: bool = False
     """Compile the blocks with torch (torch.compile) for training: what is before the core of attention and what is behind it become one
     graph each, shared by all layers of a kind; the core, evaluation and generation stay as they are. The same numbers up to rounding.
-    Measured on a CPU (6 layers, width 512, bf16, two busy cores): 1.1 to 1.4 times the tokens a second of processor time. For long runs:
-    compiling takes half a minute or more, and a third of that where the graphs are in the cache (TORCHINDUCTOR_CACHE_DIR). When sequences
-    change their length (curriculum_learning), two more graphs serve all lengths. A CPU needs g++, a GPU triton. Not with ZeRO 3. CUDA
+    What it is worth depends on device and model (tools/benchmark/techniques.py measures it): try it on yours. For long runs: compiling
+    takes half a minute or more, less where the graphs are in the cache (TORCHINDUCTOR_CACHE_DIR). When sequences change their length
+    (curriculum_learning), two more graphs serve all lengths. A CPU needs g++, a GPU triton. Not with ZeRO 3 or the te_* keys. CUDA
     graphs are not recorded: they own the memory of their results, which recomputation and accumulation hold on to."""
 
     synchronize_each_layer: bool = False

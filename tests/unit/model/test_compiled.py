@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,3 +168,19 @@ def test_what_torch_compiles_with_is_missed_before_anything_is_built(monkeypatch
     monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NeoXError, match=r'"triton".*not installed here: pip install triton, or set compile to false'):
         check_compiler(torch.device("cuda"))
+
+
+def test_a_folder_that_cannot_hold_kernels_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "inside"):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        with pytest.raises(
+            NeoXError,
+            match=rf'cannot keep what it compiles in "{folder}" \(.+\): name a folder .* TORCHINDUCTOR_CACHE_DIR',
+        ):
+            check_compiler(torch.device("cpu"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "new" / "folder"))
+    check_compiler(torch.device("cpu"))

@@ -124,6 +124,19 @@ def test_in_bf16_gradients_are_as_near_to_exact_ones_as_those_of_the_logits(bias
         assert distance(mine, exactly) < max(2 * distance(theirs, exactly), 1e-5)
 
 
+def test_over_many_chunks_gradients_in_bf16_lose_nothing() -> None:
+    """512 summands of -3/4 or 1/4: a sum in bf16 comes to a halt at a quarter of them."""
+    rows, columns = 512, 4
+    weight = torch.zeros(columns, 1, dtype=torch.bfloat16, requires_grad=True)
+    bias = torch.zeros(columns, dtype=torch.bfloat16, requires_grad=True)
+    hidden, labels = torch.ones(rows, 1, 1, dtype=torch.bfloat16), torch.zeros(rows, 1, dtype=torch.int64)
+    with patch("megatron.mpu.linear_cross_entropy.chunk_rows", lambda rows, *, row_bytes: 1):
+        linear_cross_entropy(hidden, weight, bias, labels, torch.ones(rows, 1), SINGLE).backward()
+    for gradient in (weight.grad, bias.grad):
+        assert gradient is not None
+        assert gradient.flatten().tolist() == [-384, 128, 128, 128]
+
+
 def test_padding_and_ignored_labels_have_no_gradient(cuts: int) -> None:
     _, hidden, weight = fused(make_case(torch.float32))
     assert not weight[VOCABULARY:].any()

@@ -112,7 +112,9 @@ def test_a_process_that_dies_sleeps_or_fails_is_told_from_the_others(
     try:
         for together in (True, False):
             answers, failures = train_turns.on_each(
-                children, lambda child: child.steps(3, seconds=1.0), together=together
+                children,
+                lambda child: child.steps(3, seconds=1.0 if child.log.name == "sleeps" else 60.0),
+                together=together,
             )
             assert answers == {"works": {"did": 3}}
             assert set(failures) == {"dies", "sleeps", "fails"}
@@ -158,7 +160,10 @@ def test_the_worst_round_counts() -> None:
 
 
 def test_memory_fp8_and_the_ceiling_have_targets() -> None:
-    report = report_of(CASES["cuda"][0], measured_of({OURS: [1.0], "transformers, tuned": [9.0], "ours, fp8": [0.9]}))
+    report = report_of(
+        CASES["cuda"][0],
+        measured_of({OURS: [1.0, 1.0, 1.0], "transformers, tuned": [9.0] * 3, "ours, fp8": [0.5, 0.9, 0.5]}),
+    )
     assert problems_of(report, CPU) == []
     report["ways"][OURS]["peak_bytes"] = report["ways"]["transformers, tuned"]["peak_bytes"]
     assert problems_of(report, CPU) == ["ours takes 1.00 of the memory of transformers, not 0.7"]

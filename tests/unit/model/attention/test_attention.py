@@ -16,6 +16,8 @@ from megatron.model.attention import flash, flash_packages
 from megatron.model.attention.base import Attention
 from megatron.model.attention.head_layout import split_grouped, split_interleaved
 from megatron.model.dropout_keys import DropoutKeys
+from megatron.model.positions.alibi import AlibiPositions
+from megatron.model.positions.base import Positions
 from megatron.model.positions.none import NoPositions
 from megatron.model.positions.rotary import RotaryPositions
 from megatron.model.spec import BuildContext
@@ -115,6 +117,7 @@ def test_a_token_sees_itself_and_the_tokens_just_before_it_within_the_window(cor
     attention = build(core, num_kv_heads=2, window=window)
     expected = attend_by_loops(attention, 2, window=window)
     torch.testing.assert_close(attend(attention, X, POSITION_IDS), expected)
+    torch.testing.assert_close(attend(attention.eval(), X, POSITION_IDS), expected)
     assert (expected - attend_by_loops(attention, 2)).abs().max() > 0.01
 
 
@@ -221,10 +224,11 @@ def test_rotary_attention_depends_on_distances_only(core: str) -> None:
     assert (attend(attention, X, POSITION_IDS * 2) - expected).abs().max() > 0.01
 
 
-def test_query_key_layer_scaling_does_not_change_the_result() -> None:
+@pytest.mark.parametrize("positions", [NoPositions(LENGTH, HEAD), AlibiPositions(LENGTH, HEAD)], ids=["none", "alibi"])
+def test_query_key_layer_scaling_does_not_change_the_result(positions: Positions) -> None:
     torch.testing.assert_close(
-        attend(build(query_key_layer_scaling=True), X, POSITION_IDS),
-        attend(build(query_key_layer_scaling=False), X, POSITION_IDS),
+        attend(build(query_key_layer_scaling=True, positions=positions), X, POSITION_IDS),
+        attend(build(query_key_layer_scaling=False, positions=positions), X, POSITION_IDS),
     )
 
 

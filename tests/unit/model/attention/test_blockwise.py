@@ -100,6 +100,16 @@ def test_it_is_as_exact_as_torchs_kernel(dtype: torch.dtype, size: int, monkeypa
         assert found <= 1.5 * expected
 
 
+def test_distances_are_not_rounded_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond 256 that would be by whole tokens: a score off by a slope for each, and a weight by two thirds."""
+    monkeypatch.setattr(blockwise, "FEWEST_QUERIES", 512)
+    tensors, slopes = heads(1, 2, 2, 512, 4, torch.bfloat16), torch.tensor([1.0, 0.5])
+    exact = results(plain(slopes=slopes.double()), tensors, torch.float64)
+    found = results(lambda *inputs: blockwise_attention(*inputs, slopes=slopes), tensors)
+    for mine, value in zip(found, exact, strict=True):
+        assert float((mine.double() - value).norm() / value.norm()) < 0.01
+
+
 def test_it_computes_what_it_kept_weights_for_without_them() -> None:
     tensors = heads(2, 4, 2, 200, 16, torch.bfloat16)
     kept = results(lambda *inputs: blockwise_attention(*inputs, keep_weights=True), tensors)
