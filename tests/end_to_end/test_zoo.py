@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Trained:
     steps: tuple[dict[str, Any], ...]
 
 
+TRANSFORMER_ENGINE = "requirements-transformer-engine.txt"
 Train = Callable[[ConfigValues], Trained]
 
 
@@ -107,7 +109,20 @@ def test_a_shipped_configuration_trains_or_is_refused_for_what_it_says(
     if missing:
         assert_refused_for(missing, alone)
     if not features_not_built(combined):
-        assert_trained(train_once(place(combined, small_data)).steps)
+        placed = place(combined, small_data)
+        if asks_for_transformer_engine(placed) and find_spec("transformer_engine") is None:
+            assert_asks_for(TRANSFORMER_ENGINE, placed)
+        else:
+            assert_trained(train_once(placed).steps)
+
+
+def asks_for_transformer_engine(values: ConfigValues) -> bool:
+    return any(key.startswith("te_") and value is True for key, value in values.values.items())
+
+
+def assert_asks_for(requirement: str, values: ConfigValues) -> None:
+    with pytest.raises(ConfigError, match=f"-r requirements/{requirement}"):
+        NeoXArgs.from_values(values.with_value(["user_script"], "train.py", Origin("test")))
 
 
 def assert_refused_for(features: set[str], values: ConfigValues) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -160,15 +159,16 @@ class _Heads:
 
     def scoring(self) -> _Scoring:
         """What gives the weights of each block."""
-        return _Scoring(self, self.keys.to(self.wide))
+        return _Scoring(self, self.keys.to(self.wide), {})
 
 
 @dataclass(frozen=True)
 class _Scoring:
-    """keys: those of the heads in the type of scores."""
+    """keys: those of the heads in the type of scores; hidden: what blocks of the same size share, see `_hidden`."""
 
     heads: _Heads
     keys: Tensor
+    hidden: dict[tuple[int, int], Tensor]
 
     def weights(self, block: _Block) -> Tensor:
         """[c, g m, w], in the type of the queries; those of the same key/value head stand below each other."""
@@ -188,7 +188,9 @@ class _Scoring:
             scores -= biases[block.heads] * torch.arange(keys - 1, -1, -1, dtype=scores.dtype)
         if window is None:
             keys = queries  # earlier ones are seen by all queries of the block
-        scores[..., -keys:] += _hidden(queries, keys, window, scores.dtype)
+        if (queries, keys) not in self.hidden:
+            self.hidden[queries, keys] = _hidden(queries, keys, window, scores.dtype)
+        scores[..., -keys:] += self.hidden[queries, keys]
 
 
 def _grouped(heads: Tensor, key: Tensor) -> Tensor:
@@ -202,9 +204,7 @@ def _block(heads: Tensor, block: _Block) -> Tensor:
     return heads[block.heads, :, block.queries].flatten(1, 2)
 
 
-@lru_cache(maxsize=32)
 def _hidden(queries: int, keys: int, window: int | None, dtype: torch.dtype) -> Tensor:
     """[m, w] for the last m of w places: -infinity where a query does not see a key, 0 elsewhere."""
-    with torch.inference_mode(False), torch.no_grad():
-        seen = causal_mask(queries, keys, window=window, device=torch.device("cpu"))
-        return torch.zeros(queries, keys, dtype=dtype).masked_fill_(~seen, float("-inf"))
+    seen = causal_mask(queries, keys, window=window, device=torch.device("cpu"))
+    return torch.zeros(queries, keys, dtype=dtype).masked_fill_(~seen, float("-inf"))

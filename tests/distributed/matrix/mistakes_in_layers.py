@@ -59,10 +59,12 @@ def _loss_and_logarithm() -> Context:
 def _padding_learns() -> Context:
     right = linear_cross_entropy_rows._write_gradients
 
-    def wrong(logits: Tensor, exponentials: Tensor, statistics: Tensor, targets: Targets) -> None:
-        padding = (logits[:, exponentials.shape[1] :] - statistics[0]).exp() / statistics[1] * targets.coefficients
-        right(logits, exponentials, statistics, targets)
-        logits[:, exponentials.shape[1] :] = padding
+    def wrong(logits: Tensor, probabilities: Tensor, targets: Targets) -> None:
+        real = probabilities.shape[1]
+        # As if the columns of padding counted: each by its probability beside the first real column's.
+        padding = (logits[:, real:] - logits[:, :1]).exp() * probabilities[:, :1] * targets.coefficients
+        right(logits, probabilities, targets)
+        logits[:, real:] = padding
 
     return replaced((linear_cross_entropy_rows, "_write_gradients"), by=wrong)
 
