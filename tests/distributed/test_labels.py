@@ -80,7 +80,7 @@ def train(_: int, directory: Path) -> dict[tuple[str, str], Trained]:
     warned: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = warned.append  # type: ignore[method-assign]
-    logging.getLogger("megatron.engine.base").addHandler(handler)
+    logging.getLogger("megatron.engine.common").addHandler(handler)
     for name, case in LAYOUTS.items():
         for kind in LABELS:
             warned.clear()
